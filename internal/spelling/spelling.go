@@ -1,0 +1,46 @@
+// Package spelling finds the name somebody meant to write.
+package spelling
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Hint is `; did you mean "file"?` when one of known is close to word, and
+// empty otherwise, so that it can end any message.
+func Hint(word string, known []string) string {
+	best, least := "", max(2, len(word)/3)+1
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" || least >= len(word) {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is Levenshtein's, over bytes: close enough for names of fields.
+func distance(a, b string) int {
+	// A name far longer than any known one is not a slip of the finger.
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
