@@ -43,13 +43,14 @@ type compiled struct {
 }
 
 // Compile reads the rules of a store; roles tells whether the store has roles.
-// Every mistake is reported, each with its place: "[0].paths[2]: ...".
-func Compile(rules []Rule, roles bool) (Rules, error) {
+// Every mistake is reported, each with its place below the given one:
+// "stores[0].access[0].paths[2]: ...".
+func Compile(place string, rules []Rule, roles bool) (Rules, error) {
 	out := Rules{roles: roles}
 	var mistakes []error
 	for i, rule := range rules {
 		list := func(field string, texts []string, segments bool) []pattern {
-			patterns, err := compileList(fmt.Sprintf("[%d].%s", i, field), texts, segments)
+			patterns, err := compileList(fmt.Sprintf("%s[%d].%s", place, i, field), texts, segments)
 			mistakes = append(mistakes, err)
 			return patterns
 		}
@@ -62,7 +63,7 @@ func Compile(rules []Rule, roles bool) (Rules, error) {
 		case roles:
 			c.roles = list("roles", rule.Roles, false)
 		case len(rule.Roles) > 0:
-			mistakes = append(mistakes, fmt.Errorf("[%d].roles: this kind of store has no roles; remove the list", i))
+			mistakes = append(mistakes, fmt.Errorf("%s[%d].roles: this kind of store has no roles; remove the list", place, i))
 		}
 		out.rules = append(out.rules, c)
 	}
@@ -71,7 +72,11 @@ func Compile(rules []Rule, roles bool) (Rules, error) {
 
 func compileList(place string, texts []string, segments bool) ([]pattern, error) {
 	if len(texts) == 0 {
-		return nil, fmt.Errorf(`%s: missing; a list that is not there allows nothing, write ["*"] for all`, place)
+		all := "*"
+		if segments {
+			all = "**"
+		}
+		return nil, fmt.Errorf(`%s: missing; a list that is not there allows nothing, write [%q] for all`, place, all)
 	}
 	patterns := make([]pattern, len(texts))
 	var mistakes []error

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/keymount/keymount/store"
 )
 
 // pattern is a rule's text, cut at slashes. Within a segment "*" stands for any
@@ -39,6 +41,9 @@ func compile(text string, path bool) (pattern, error) {
 	if !path && strings.Contains(text, "/") {
 		return pattern{}, fmt.Errorf("%q holds a slash; names of Kubernetes objects and roles have none", text)
 	}
+	if path && strings.ContainsFunc(text, store.NotInPaths) {
+		return pattern{}, fmt.Errorf(`%q never fits; a path has no %%, ?, #, backslash or invisible characters`, text)
+	}
 	var p pattern
 	for text := range strings.SplitSeq(text, "/") {
 		s, err := compileSegment(text, path)
@@ -58,6 +63,8 @@ func compileSegment(text string, path bool) (segment, error) {
 		return segment{}, fmt.Errorf("%q never fits; no path has such a segment", text)
 	case text == "**" && path:
 		return segment{rest: true}, nil
+	case strings.Contains(text, "**") && !path:
+		return segment{}, fmt.Errorf(`%q: "**" is for paths; names of Kubernetes objects and roles have one segment, use "*"`, text)
 	case strings.Contains(text, "**"):
 		return segment{}, fmt.Errorf(`%q: "**" stands for whole segments of a path and cannot be a part of one; use "*"`, text)
 	}

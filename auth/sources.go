@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -36,76 +39,94 @@ func (f FileKeys) Keys(context.Context) (string, jose.JSONWebKeySet, error) {
 	return f.Issuer, keys, nil
 }
 
-// DiscoveryKeys asks an issuer's OpenID discovery document where its keys are.
+// DiscoveryKeys asks an OpenID discovery document for an issuer's name and for
+// where its keys are.
 type DiscoveryKeys struct {
-	Issuer string // the exact iss of the tokens and the base of the document's URL
-	Client *http.Client
+	// Issuer is the exact iss of the tokens; empty takes the document's word, for a
+	// server that is trusted to know.
+	Issuer string
+	// Base is the URL below which the document is; usually the issuer itself.
+	Base string
+	// KeysURL overrides where the document says the keys are.
+	KeysURL string
+	Client  *http.Client
 }
 
 // Keys implements [KeySource].
 func (d DiscoveryKeys) Keys(ctx context.Context) (string, jose.JSONWebKeySet, error) {
-	document, err := d.get(ctx, strings.TrimSuffix(d.Issuer, "/")+"/.well-known/openid-configuration")
+	document, err := d.get(ctx, strings.TrimSuffix(d.Base, "/")+"/.well-known/openid-configuration")
 	if err != nil {
 		return "", jose.JSONWebKeySet{}, err
 	}
 	discovery, err := ParseDiscovery(document)
 	if err != nil {
-		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer %q: %w", d.Issuer, err)
+		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer at %s: %w", d.Base, err)
 	}
-	if discovery.Issuer != d.Issuer {
-		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer %q calls itself %q in its discovery document", d.Issuer, discovery.Issuer)
+	if d.Issuer != "" && discovery.Issuer != d.Issuer {
+		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer at %s: its discovery document is of issuer %q, keymount.yaml says %q", d.Base, discovery.Issuer, d.Issuer)
 	}
-	if !strings.HasPrefix(discovery.KeysURL, "https://") && strings.HasPrefix(d.Issuer, "https://") {
-		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer %q keeps its keys at %q, which is not https", d.Issuer, discovery.KeysURL)
+	url, err := d.keysURL(discovery)
+	if err != nil {
+		return "", jose.JSONWebKeySet{}, err
 	}
-	data, err := d.get(ctx, discovery.KeysURL)
+	data, err := d.get(ctx, url)
 	if err != nil {
 		return "", jose.JSONWebKeySet{}, err
 	}
 	keys, err := ParseKeys(data)
 	if err != nil {
-		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer %q: %s: %w", d.Issuer, discovery.KeysURL, err)
+		return "", jose.JSONWebKeySet{}, fmt.Errorf("issuer at %s: %s: %w", d.Base, url, err)
 	}
-	return d.Issuer, keys, nil
+	return discovery.Issuer, keys, nil
+}
+
+func (d DiscoveryKeys) keysURL(discovery DiscoveryDocument) (string, error) {
+	if d.KeysURL != "" {
+		return d.KeysURL, nil
+	}
+	if !strings.HasPrefix(discovery.KeysURL, "https://") {
+		return "", fmt.Errorf("issuer at %s: its keys are at %q, which is not https", d.Base, discovery.KeysURL)
+	}
+	return discovery.KeysURL, nil
 }
 
 func (d DiscoveryKeys) get(ctx context.Context, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return nil, fmt.Errorf("issuer %q: %w", d.Issuer, err)
+		return nil, fmt.Errorf("issuer at %s: %w", d.Base, err)
 	}
 	response, err := d.Client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("issuer %q: %w", d.Issuer, err)
+		return nil, fmt.Errorf("issuer at %s: %w", d.Base, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("issuer %q: GET %s: %s", d.Issuer, url, response.Status)
+		return nil, fmt.Errorf("issuer at %s: GET %s: %s", d.Base, url, response.Status)
 	}
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxKeysBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("issuer %q: GET %s: %w", d.Issuer, url, err)
+		return nil, fmt.Errorf("issuer at %s: GET %s: %w", d.Base, url, err)
 	}
 	if len(data) > maxKeysBytes {
-		return nil, fmt.Errorf("issuer %q: GET %s: more than %d bytes", d.Issuer, url, maxKeysBytes)
+		return nil, fmt.Errorf("issuer at %s: GET %s: more than %d bytes", d.Base, url, maxKeysBytes)
 	}
 	return data, nil
 }
 
-// Discovery is the part of an OpenID discovery document that counts here.
-type Discovery struct {
+// DiscoveryDocument is the part of an OpenID discovery document that counts here.
+type DiscoveryDocument struct {
 	Issuer  string `json:"issuer"`
 	KeysURL string `json:"jwks_uri"`
 }
 
 // ParseDiscovery reads an OpenID discovery document.
-func ParseDiscovery(data []byte) (Discovery, error) {
-	var d Discovery
+func ParseDiscovery(data []byte) (DiscoveryDocument, error) {
+	var d DiscoveryDocument
 	if err := json.Unmarshal(data, &d); err != nil {
-		return Discovery{}, fmt.Errorf("discovery document: %w", err)
+		return DiscoveryDocument{}, fmt.Errorf("discovery document: %w", err)
 	}
 	if d.Issuer == "" {
-		return Discovery{}, errors.New("discovery document: no issuer in it")
+		return DiscoveryDocument{}, errors.New("discovery document: no issuer in it")
 	}
 	return d, nil
 }
@@ -120,4 +141,22 @@ func ParseKeys(data []byte) (jose.JSONWebKeySet, error) {
 		return jose.JSONWebKeySet{}, errors.New("a JSON Web Key Set without keys")
 	}
 	return keys, nil
+}
+
+// NewDiscoveryKeys asks the issuer itself, over https. caFile holds the PEM certificates
+// that its server is trusted by; empty takes the system's.
+func NewDiscoveryKeys(issuer, caFile string) (DiscoveryKeys, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return DiscoveryKeys{}, fmt.Errorf("caFile: %w", err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return DiscoveryKeys{}, fmt.Errorf("caFile: %s holds no PEM certificate", caFile)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return DiscoveryKeys{Issuer: issuer, Base: issuer, Client: &http.Client{Transport: transport}}, nil
 }

@@ -1,11 +1,15 @@
-// Package config is keymount.yaml, the operator's file. Its structs are the
-// manual: docs/configuration.md is generated from their comments.
+// Package config is keymount.yaml, the operator's file: where secrets are read
+// from, who may read them and what one mount may cost.
 //
 // Security lives here and not in a SecretProviderClass, because a pod's author
-// can override every parameter of a class. [Load] reads strictly and reports
-// every mistake at once; a [Config] that it returned needs no further checks.
+// can override every parameter of a class. The file is read strictly: unknown
+// fields are mistakes, and all mistakes are reported at once, each with its place.
+// `keymount config check` does that without starting anything.
+//
+// Durations are written as 25s, 1m30s or 2h.
 package config
 
+// The comments of the structs are the operator's manual, docs/configuration.md.
 //go:generate go run -C ../tools/configdoc . -in ../../config -out ../../docs/configuration.md
 
 import "time"

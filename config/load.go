@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -21,7 +20,9 @@ import (
 const maxBytes = 1 << 20
 
 // Load reads keymount.yaml, fills in the defaults and makes file names absolute.
-// The error holds every mistake, one a line, each beginning with the file's name.
+// The error holds every mistake of form (names and types) or else every one of
+// content, one a line, each beginning with the file's name;
+// a [Config] without an error needs no further checks.
 func Load(file string) (*Config, error) {
 	absolute, err := filepath.Abs(file)
 	if err != nil {
@@ -31,20 +32,39 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w; name the file with --config", err)
 	}
-	c, err := Parse(data)
+	c, err := parse(data, filepath.Dir(absolute))
 	if err != nil {
 		return nil, prefixed(file, err)
 	}
-	c.resolve(filepath.Dir(absolute))
 	return c, nil
 }
 
 // Parse is Load for a text in memory; file names stay as they are written.
-func Parse(data []byte) (*Config, error) {
+func Parse(data []byte) (*Config, error) { return parse(data, "") }
+
+// parse makes file names absolute before it judges them: what counts is the
+// length of the path that the kernel gets to see.
+func parse(data []byte, folder string) (*Config, error) {
+	c, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	c.setDefaults()
+	if folder != "" {
+		c.resolve(folder)
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func decode(data []byte) (*Config, error) {
 	if len(data) > maxBytes {
 		return nil, fmt.Errorf("%d bytes are more than a configuration may have (%d)", len(data), maxBytes)
 	}
-	var c Config
+	// Limits start with their defaults, so that a 0 in the file is seen as one.
+	c := Config{Limits: Limits{MountDeadline: defaultMountDeadline, ParallelReads: defaultParallelReads}}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	err := decoder.Decode(&c)
@@ -56,10 +76,6 @@ func Parse(data []byte) (*Config, error) {
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("holds more than one YAML document; keep one")
-	}
-	c.setDefaults()
-	if err := c.validate(); err != nil {
-		return nil, err
 	}
 	return &c, nil
 }
@@ -78,13 +94,10 @@ func (c *Config) setDefaults() {
 	if c.Sockets == nil {
 		c.Sockets = []string{DefaultSocket}
 	}
-	c.Limits.MountDeadline = orDefault(c.Limits.MountDeadline, defaultMountDeadline)
-	c.Limits.ParallelReads = orDefault(c.Limits.ParallelReads, defaultParallelReads)
 }
 
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
+func orDefault(value, fallback string) string {
+	if value == "" {
 		return fallback
 	}
 	return value
@@ -111,15 +124,16 @@ func (c *Config) resolve(folder string) {
 }
 
 var (
-	unknownField = regexp.MustCompile(`^line (\d+): field (.+) not found in type config\.(\w+)$`)
-	wrongType    = regexp.MustCompile("^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
+	unknownField = regexp.MustCompile(`(?s)^line (\d+): field (.+) not found in type config\.(\w+)$`)
+	wrongType    = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
+	fieldTwice   = regexp.MustCompile(`(?s)^line (\d+): mapping key (".+") already defined at line (\d+)$`)
 )
 
 // readable turns what yaml.v3 says of Go types into what an operator can act on.
 func readable(err error) error {
 	var types *yaml.TypeError
 	if !errors.As(err, &types) {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		return errors.New(syntaxMistake(strings.TrimPrefix(err.Error(), "yaml: ")))
 	}
 	mistakes := make([]error, 0, len(types.Errors))
 	for _, text := range types.Errors {
@@ -127,29 +141,44 @@ func readable(err error) error {
 			text = fmt.Sprintf("line %s: unknown field %q%s", m[1], m[2], spelling.Hint(m[2], fields(m[3])))
 		} else if m := wrongType.FindStringSubmatch(text); m != nil {
 			text = fmt.Sprintf("line %s: %s", m[1], typeMistake(m[2], m[3], m[4]))
+		} else if m := fieldTwice.FindStringSubmatch(text); m != nil {
+			text = fmt.Sprintf("line %s: %s is on line %s already; keep one", m[1], m[2], m[3])
 		}
 		mistakes = append(mistakes, errors.New(text))
 	}
 	return errors.Join(mistakes...)
 }
 
-func typeMistake(kind, value, goType string) string {
-	if goType == "[]config.Rule" && value == "store" {
-		return "access: store leaves the decision to the store's own policies, and a bundle has none; write rules"
+// syntaxMistake adds what most often lies behind the parser's words.
+func syntaxMistake(text string) string {
+	switch {
+	case strings.HasSuffix(text, "found character that cannot start any token"):
+		return text + "; indent with spaces, never with tabs, and quote a text that begins with @ or a backquote"
+	case strings.HasSuffix(text, "mapping values are not allowed in this context"):
+		return text + "; check the indentation, and quote a text that holds a colon and a space"
 	}
-	kinds := map[string]string{"str": "a text", "int": "a number", "float": "a number", "bool": "true or false", "seq": "a list", "map": "a map", "null": "nothing"}
-	wanted := map[string]string{"bool": "true or false", "int": "a whole number", "string": "a text", "time.Duration": "a duration such as 25s or 1m", "[]string": "a list of texts"}
-	want, known := wanted[goType]
-	if !known {
-		want = "a map"
+	return text
+}
+
+func typeMistake(tag, value, goType string) string {
+	if goType == "[]config.Rule" && value == "store" {
+		return `"access: store" leaves the decision to the store's own policies, and a bundle has none; write rules`
+	}
+	is := map[string]string{"str": "a text", "int": "a number", "float": "a number", "bool": "true or false", "seq": "a list", "map": "a map", "timestamp": "a date"}[tag]
+	wanted := map[string]string{"bool": "true or false", "int": "a whole number", "string": "a text", "time.Duration": "a duration such as 25s or 1m", "[]string": "a list of texts"}[goType]
+	if is == "" {
+		is = tag
+	}
+	if wanted == "" {
+		wanted = "a map"
 		if strings.HasPrefix(goType, "[]") {
-			want = "a list"
+			wanted = "a list"
 		}
 	}
 	if value != "" {
-		return fmt.Sprintf("%q is %s where %s belongs", value, kinds[kind], want)
+		return fmt.Sprintf("%q is %s where %s belongs", value, is, wanted)
 	}
-	return fmt.Sprintf("%s stands where %s belongs", kinds[kind], want)
+	return fmt.Sprintf("%s stands where %s belongs", is, wanted)
 }
 
 // fields are the YAML names of a struct of this package.
@@ -159,13 +188,14 @@ func fields(structName string) []string {
 		reflect.TypeFor[Config](), reflect.TypeFor[Store](), reflect.TypeFor[Bundle](),
 		reflect.TypeFor[Rule](), reflect.TypeFor[Issuer](), reflect.TypeFor[Limits](),
 	} {
-		for i := range t.NumField() {
-			if t.Name() == structName {
-				names = append(names, t.Field(i).Tag.Get("yaml"))
-			}
+		if t.Name() != structName {
+			continue
+		}
+		for field := range t.Fields() {
+			names = append(names, field.Tag.Get("yaml"))
 		}
 	}
-	return slices.Clip(names)
+	return names
 }
 
 // prefixed puts the file's name before every line of err.

@@ -21,57 +21,74 @@ var (
 	providerSock = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,30}\.sock$`)
 )
 
+// mistakes collects what is wrong, each with its place in the file.
+type mistakes struct {
+	place string
+	all   *[]error
+}
+
+// at is the same collection for a place further in.
+func (m mistakes) at(place string) mistakes {
+	if m.place != "" && place != "" {
+		place = m.place + "." + place
+	}
+	return mistakes{place: place, all: m.all}
+}
+
+func (m mistakes) add(format string, args ...any) {
+	*m.all = append(*m.all, fmt.Errorf("%s: %w", m.place, fmt.Errorf(format, args...)))
+}
+
 func (c *Config) validate() error {
-	mistakes := []error{c.validateStores()}
-	for i, issuer := range c.Issuers {
-		mistakes = append(mistakes, within(fmt.Sprintf("issuers[%d]", i), issuer.validate()))
-	}
-	if len(c.Issuers) == 0 {
-		mistakes = append(mistakes, errors.New("issuers: an empty list accepts no token; remove it to accept this cluster's"))
-	}
-	mistakes = append(mistakes, c.validateSockets(), within("limits", c.Limits.validate()))
-	return errors.Join(mistakes...)
+	var all []error
+	m := mistakes{all: &all}
+	c.validateStores(m.at("stores"))
+	c.validateIssuers(m)
+	c.validateSockets(m)
+	c.Limits.validate(m.at("limits"))
+	return errors.Join(all...)
 }
 
-func (c *Config) validateStores() error {
+func (c *Config) validateStores(m mistakes) {
 	if len(c.Stores) == 0 {
-		return errors.New("stores: none; name at least one")
+		m.add("none; name at least one")
 	}
-	var mistakes []error
 	seen := map[string]int{}
-	for i, s := range c.Stores {
-		place := fmt.Sprintf("stores[%d]", i)
-		mistakes = append(mistakes, within(place, s.validate()))
-		if first, twice := seen[s.Name]; twice {
-			mistakes = append(mistakes, fmt.Errorf("%s.name: %q is also the name of stores[%d]", place, s.Name, first))
+	for i := range c.Stores {
+		name := c.Stores[i].Name
+		place := mistakes{fmt.Sprintf("%s[%d]", m.place, i), m.all}
+		c.Stores[i].validate(place)
+		if first, twice := seen[name]; twice {
+			place.at("name").add("%q is also the name of stores[%d]", name, first)
 		}
-		seen[s.Name] = i
+		seen[name] = i
 	}
-	return errors.Join(mistakes...)
 }
 
-func (s Store) validate() error {
-	var mistakes []error
+func (s Store) validate(m mistakes) {
 	if !storeName.MatchString(s.Name) {
-		mistakes = append(mistakes, fmt.Errorf("name: %q is not made of lower-case letters, digits and dashes, 63 at most", s.Name))
+		m.at("name").add("%q is not made of lower-case letters, digits and dashes, 63 at most", s.Name)
 	}
 	if s.Bundle == nil {
-		mistakes = append(mistakes, errors.New("says no kind of store; add bundle: {file: ..., identityFile: ...}"))
-	} else {
-		mistakes = append(mistakes, within("bundle", s.Bundle.validate()))
+		// Whether a rule needs roles depends on the kind: judge them once it is there.
+		m.add("says no kind of store; add bundle: {file: ..., identityFile: ...}")
+		return
 	}
-	_, err := s.Rules()
-	return errors.Join(append(mistakes, err)...)
+	s.Bundle.validate(m.at("bundle"))
+	if _, err := s.compile(m.at("access").place); err != nil {
+		*m.all = append(*m.all, err)
+	}
 }
 
-// Rules compiles the store's access rules.
-func (s Store) Rules() (access.Rules, error) {
+// Rules are the store's access rules, compiled.
+func (s Store) Rules() (access.Rules, error) { return s.compile("access") }
+
+func (s Store) compile(place string) (access.Rules, error) {
 	rules := make([]access.Rule, len(s.Access))
 	for i, r := range s.Access {
 		rules[i] = access.Rule(r)
 	}
-	compiled, err := access.Compile(rules, s.HasRoles())
-	return compiled, joined("access", err)
+	return access.Compile(place, rules, s.HasRoles())
 }
 
 // HasRoles tells whether a class may name a role of this store.
@@ -80,103 +97,89 @@ func (s Store) HasRoles() bool { return s.Bundle == nil }
 // Audience is what a token for this store must be made for.
 func (s Store) Audience() string { return s.Bundle.Audience }
 
-func (b Bundle) validate() error {
-	var mistakes []error
+func (b Bundle) validate(m mistakes) {
 	if b.File == "" {
-		mistakes = append(mistakes, errors.New("file: missing; name the encrypted bundle"))
+		m.at("file").add("missing; name the encrypted bundle")
 	}
 	if b.IdentityFile == "" {
-		mistakes = append(mistakes, errors.New("identityFile: missing; `keymount bundle keygen` makes one"))
+		m.at("identityFile").add("missing; 'keymount bundle keygen' makes one")
 	}
-	return errors.Join(mistakes...)
 }
 
-func (i Issuer) validate() error {
-	var mistakes []error
-	missing := func(field, value, why string) {
-		if value == "" {
-			mistakes = append(mistakes, fmt.Errorf("%s: missing; %s", field, why))
-		}
+func (c *Config) validateIssuers(m mistakes) {
+	if len(c.Issuers) == 0 {
+		m.at("issuers").add("an empty list accepts no token; remove it to accept this cluster's")
 	}
-	excess := func(field, value, only string) {
-		if value != "" {
-			mistakes = append(mistakes, fmt.Errorf("%s: is only for keys: %s; remove it", field, only))
+	seen := map[string]int{}
+	for i, issuer := range c.Issuers {
+		place := m.at(fmt.Sprintf("issuers[%d]", i))
+		issuer.validate(place)
+		name := issuer.Issuer
+		if name == "" && issuer.Keys == KeysCluster {
+			name = KeysCluster
 		}
+		if first, twice := seen[name]; twice && name != "" {
+			place.add("%q is also issuers[%d]; tokens have one place to be checked", name, first)
+		}
+		seen[name] = i
 	}
+}
+
+func (i Issuer) validate(m mistakes) {
+	known := []string{KeysCluster, KeysDiscovery, KeysFile}
 	switch i.Keys {
+	case "":
+		m.at("keys").add("missing; it is one of %s", strings.Join(known, ", "))
+		return
 	case KeysCluster:
-		excess("keysFile", i.KeysFile, KeysFile)
-		excess("caFile", i.CAFile, KeysDiscovery)
 	case KeysDiscovery:
 		if u, err := url.Parse(i.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
-			mistakes = append(mistakes, fmt.Errorf("issuer: %q is not an https URL, which keys: discovery needs", i.Issuer))
+			m.at("issuer").add("%q is not an https URL, which keys: discovery needs", i.Issuer)
 		}
-		excess("keysFile", i.KeysFile, KeysFile)
 	case KeysFile:
-		missing("issuer", i.Issuer, "write the exact iss of the tokens")
-		missing("keysFile", i.KeysFile, "name a JSON Web Key Set")
-		excess("caFile", i.CAFile, KeysDiscovery)
+		if i.Issuer == "" {
+			m.at("issuer").add("missing; write the exact iss of the tokens")
+		}
+		if i.KeysFile == "" {
+			m.at("keysFile").add("missing; name a JSON Web Key Set")
+		}
 	default:
-		known := []string{KeysCluster, KeysDiscovery, KeysFile}
-		mistakes = append(mistakes, fmt.Errorf("keys: %q is none of %s%s", i.Keys, strings.Join(known, ", "), spelling.Hint(i.Keys, known)))
+		m.at("keys").add("%q is none of %s%s", i.Keys, strings.Join(known, ", "), spelling.Hint(i.Keys, known))
+		return
 	}
-	return errors.Join(mistakes...)
+	if i.KeysFile != "" && i.Keys != KeysFile {
+		m.at("keysFile").add("is only for keys: file; remove it")
+	}
+	if i.CAFile != "" && i.Keys != KeysDiscovery {
+		m.at("caFile").add("is only for keys: discovery; remove it")
+	}
 }
 
-func (c *Config) validateSockets() error {
+func (c *Config) validateSockets(m mistakes) {
 	if len(c.Sockets) == 0 {
-		return errors.New("sockets: an empty list serves nobody; remove it to serve " + DefaultSocket)
+		m.at("sockets").add("an empty list serves nobody; remove it to serve %s", DefaultSocket)
 	}
-	var mistakes []error
 	seen := map[string]bool{}
 	for i, socket := range c.Sockets {
+		place := m.at(fmt.Sprintf("sockets[%d]", i))
 		name := socket[strings.LastIndexByte(socket, '/')+1:]
 		switch {
 		case len(socket) > maxSocketPath:
-			mistakes = append(mistakes, fmt.Errorf("sockets[%d]: %d bytes are more than a socket's path may have (%d)", i, len(socket), maxSocketPath))
+			place.add("%d bytes are more than a socket's path may have (%d)", len(socket), maxSocketPath)
 		case !providerSock.MatchString(name):
-			mistakes = append(mistakes, fmt.Errorf("sockets[%d]: the driver never looks for %q; name it after the provider of the classes: letters, digits, - and _, 30 at most, then .sock", i, name))
+			place.add("the driver never looks for %q; name it after the provider of the classes: letters, digits, - and _, 30 at most, then .sock", name)
 		case seen[socket]:
-			mistakes = append(mistakes, fmt.Errorf("sockets[%d]: %q is listed twice", i, socket))
+			place.add("%q is listed twice", socket)
 		}
 		seen[socket] = true
 	}
-	return errors.Join(mistakes...)
 }
 
-func (l Limits) validate() error {
-	var mistakes []error
+func (l Limits) validate(m mistakes) {
 	if l.MountDeadline < time.Second || l.MountDeadline > 110*time.Second {
-		mistakes = append(mistakes, fmt.Errorf("mountDeadline: %s is not from 1s to 110s", l.MountDeadline))
+		m.at("mountDeadline").add("%s is not from 1s to 110s", l.MountDeadline)
 	}
 	if l.ParallelReads < 1 || l.ParallelReads > 64 {
-		mistakes = append(mistakes, fmt.Errorf("parallelReads: %d is not from 1 to 64", l.ParallelReads))
+		m.at("parallelReads").add("%d is not from 1 to 64", l.ParallelReads)
 	}
-	return errors.Join(mistakes...)
-}
-
-// within puts a place and a dot (or, before prose, a colon) before each mistake.
-func within(place string, err error) error {
-	return eachLine(err, func(line string) string {
-		if field, _, ok := strings.Cut(line, ":"); ok && !strings.Contains(field, " ") {
-			return place + "." + line
-		}
-		return place + ": " + line
-	})
-}
-
-// joined puts a place right before each mistake, which begins with an index.
-func joined(place string, err error) error {
-	return eachLine(err, func(line string) string { return place + line })
-}
-
-func eachLine(err error, change func(string) string) error {
-	if err == nil {
-		return nil
-	}
-	lines := strings.Split(err.Error(), "\n")
-	for i, line := range lines {
-		lines[i] = change(line)
-	}
-	return errors.New(strings.Join(lines, "\n"))
 }

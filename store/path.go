@@ -8,6 +8,9 @@ import (
 	"unicode/utf8"
 )
 
+// maxPath is more than any store allows, and keeps messages readable.
+const maxPath = 1024
+
 // Path is the place of a secret in a store: segments with a slash between them,
 // in the one spelling that access rules are judged on. Only [ParsePath] makes one.
 type Path struct{ text string }
@@ -19,11 +22,14 @@ func ParsePath(text string) (Path, error) {
 	if text == "" {
 		return Path{}, errors.New("is empty")
 	}
+	if len(text) > maxPath {
+		return Path{}, fmt.Errorf("%d bytes are more than a path may have (%d)", len(text), maxPath)
+	}
 	if !utf8.ValidString(text) {
 		return Path{}, errors.New("is not UTF-8")
 	}
 	for _, r := range text {
-		if strings.ContainsRune(`%?#\`, r) || !unicode.IsPrint(r) {
+		if NotInPaths(r) {
 			return Path{}, fmt.Errorf("%q holds %q; a path has no %%, ?, #, backslash or invisible characters", text, r)
 		}
 	}
@@ -37,6 +43,9 @@ func ParsePath(text string) (Path, error) {
 	}
 	return Path{text}, nil
 }
+
+// NotInPaths tells whether a character never occurs in a path.
+func NotInPaths(r rune) bool { return strings.ContainsRune(`%?#\`, r) || !unicode.IsPrint(r) }
 
 // String is the path as it was written.
 func (p Path) String() string { return p.text }

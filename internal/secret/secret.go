@@ -18,22 +18,23 @@ const redacted = "[redacted]"
 // Bytes is a secret value. The zero Bytes is empty. A Bytes may be copied and
 // used from several goroutines; its content is never changed.
 //
-// The content hides behind a pointer because fmt reads unexported fields
-// without asking their methods: of a pointer it prints the address.
+// The content hides in a function because fmt reads unexported fields without
+// asking their methods, and follows pointers there when a verb is wrong. Of a
+// function it only ever prints the address.
 type Bytes struct {
 	hidden
-	p *[]byte
+	reveal func() []byte
 }
 
 // New makes b a secret. The caller gives b away and must not change it.
-func New(b []byte) Bytes { return Bytes{p: &b} }
+func New(b []byte) Bytes { return Bytes{reveal: func() []byte { return b }} }
 
 // Reveal returns the content. The caller must not change it.
 func (b Bytes) Reveal() []byte {
-	if b.p == nil {
+	if b.reveal == nil {
 		return nil
 	}
-	return *b.p
+	return b.reveal()
 }
 
 // Len is the length in bytes.

@@ -18,8 +18,10 @@ var ErrNoKey = errors.New("no such key")
 // boolean, null, a list, or a map of those. Copy and share it like a [Bytes].
 type Tree struct {
 	hidden
-	p *any
+	reveal func() any
 }
+
+func treeOf(v any) Tree { return Tree{reveal: func() any { return v }} }
 
 // NewTree takes v over. It accepts nil, bool, string, json.Number, []any and
 // map[string]any, nested in any way; anything else is an error. Numbers come as
@@ -28,7 +30,7 @@ func NewTree(v any) (Tree, error) {
 	if err := checkTree(v, ""); err != nil {
 		return Tree{}, err
 	}
-	return Tree{p: &v}, nil
+	return treeOf(v), nil
 }
 
 func checkTree(v any, at string) error {
@@ -36,7 +38,7 @@ func checkTree(v any, at string) error {
 	case nil, bool, string:
 		return nil
 	case json.Number:
-		if !json.Valid([]byte(v)) {
+		if !isNumber(string(v)) {
 			return fmt.Errorf("%s: not a JSON number", nameOrRoot(at))
 		}
 		return nil
@@ -55,19 +57,24 @@ func checkTree(v any, at string) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("%s: a secret cannot hold a %T", nameOrRoot(at), v)
+		return fmt.Errorf("%s: a secret cannot hold a value of Go type %T", nameOrRoot(at), v)
 	}
+}
+
+// isNumber: of all JSON values only numbers start with a digit or a minus.
+func isNumber(text string) bool {
+	return text != "" && strings.ContainsRune("-0123456789", rune(text[0])) && json.Valid([]byte(text))
 }
 
 // Get returns the part of the tree under key. Dots go deeper and numbers index
 // lists: "users.0.name". A key that itself contains dots, such as tls.crt, wins
-// over going deeper. The error wraps [ErrNoKey] and names how far the way led.
+// over going deeper. The error wraps [ErrNoKey].
 func (t Tree) Get(key string) (Tree, error) {
 	v, ok := lookup(t.Reveal(), key)
 	if !ok {
 		return Tree{}, fmt.Errorf("%w %q", ErrNoKey, key)
 	}
-	return Tree{p: &v}, nil
+	return treeOf(v), nil
 }
 
 // lookup tries the longest name first: "a.b.c", then "a.b" and "c" in it.
@@ -117,7 +124,7 @@ func (t Tree) Child(name string) (Tree, bool) {
 	if !ok {
 		return Tree{}, false
 	}
-	return Tree{p: &v}, true
+	return treeOf(v), true
 }
 
 // Text is what a file of this value holds: a text as it is, anything else as
@@ -130,17 +137,18 @@ func (t Tree) Text() (Bytes, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(t.Reveal()); err != nil {
-		return Bytes{}, fmt.Errorf("encode value: %w", err)
+		// encoding/json may quote what it could not encode: leave it out.
+		return Bytes{}, errors.New("the value cannot be written as JSON")
 	}
 	return New(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
 }
 
 // Reveal returns the value as [NewTree] took it. The caller must not change it.
 func (t Tree) Reveal() any {
-	if t.p == nil {
+	if t.reveal == nil {
 		return nil
 	}
-	return *t.p
+	return t.reveal()
 }
 
 func join(at, name string) string {

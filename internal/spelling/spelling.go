@@ -6,9 +6,15 @@ import (
 	"strings"
 )
 
+// longest is the length of the longest word that gets a hint.
+const longest = 64
+
 // Hint is `; did you mean "file"?` when one of known is close to word, and
 // empty otherwise, so that it can end any message.
 func Hint(word string, known []string) string {
+	if len(word) > longest {
+		return "" // no slip of the finger
+	}
 	best, least := "", max(2, len(word)/3)+1
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
@@ -23,10 +29,6 @@ func Hint(word string, known []string) string {
 
 // distance is Levenshtein's, over bytes: close enough for names of fields.
 func distance(a, b string) int {
-	// A name far longer than any known one is not a slip of the finger.
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -1,0 +1,13 @@
+# Shorthand only: .ci/run has the checks, and each of these lines works without make.
+.DEFAULT_GOAL := help
+.PHONY: build test lint fuzz generate demo bench ci help
+
+build: ; go build -trimpath -o keymount . ## the binary, ./keymount
+test: ; go test -race ./... ## all tests, with the race detector
+lint: ; .ci/run format lint ## gofmt and golangci-lint
+fuzz: ; .ci/run fuzz ## every fuzz target for FUZZTIME (20s)
+generate: ; go generate ./... ## docs/configuration.md from the structs of config
+demo: ; go run . demo ## a mount, a rotation and a denial on this machine
+bench: ; go test -run '^$$' -bench . -count 6 ./... ## benchmarks, for go tool -modfile=tools/benchstat/go.mod benchstat
+ci: ; .ci/run ## everything a change has to pass
+help: ; @sed -n 's/^\([a-z]*\): ;.* ## /\1\t/p' Makefile | expand -t 12 ## these lines

@@ -1,0 +1,268 @@
+package access_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/store"
+)
+
+// all is a list that everything fits.
+var all = []string{"*"}
+
+// shopDB is the query that the tables change one thing of.
+func shopDB(tb testing.TB) access.Query {
+	tb.Helper()
+	return access.Query{Store: "prod", Namespace: "shop", ServiceAccount: "api", Role: "shop-api", Path: parse(tb, "secret/shop/db")}
+}
+
+func parse(tb testing.TB, text string) store.Path {
+	tb.Helper()
+	path, err := store.ParsePath(text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func compile(tb testing.TB, roles bool, rules ...access.Rule) access.Rules {
+	tb.Helper()
+	compiled, err := access.Compile("access", rules, roles)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return compiled
+}
+
+func TestPathPatterns(t *testing.T) {
+	tests := []struct {
+		pattern string
+		fits    string // paths, separated by spaces
+		not     string
+	}{
+		{"secret/shop/db", "secret/shop/db", "secret/shop secret/shop/db/x secret/shop/dbx xsecret/shop/db shop/db Secret/shop/db"},
+		{"*", "secret x", "secret/shop"},
+		{"secret/*", "secret/shop", "secret secret/shop/db"},
+		{"secret/*/db", "secret/shop/db secret/a.b/db", "secret/db secret/shop/eu/db"},
+		{"secret/shop/d*", "secret/shop/d secret/shop/db", "secret/shop/b secret/shop/db/d"},
+		{"secret/shop/*-db", "secret/shop/eu-db secret/shop/-db", "secret/shop/db secret/shop/eu-db-2"},
+		{"a*b*c", "abc axbxc abbcc aXbYcc", "ab acb abcx a/b/c"},
+		{"*a*", "a ba ab bab", "b b/a"},
+		{"**", "secret secret/shop secret/shop/db", ""},
+		{"secret/**", "secret secret/shop secret/shop/db/x", "secrets secrets/shop x/secret"},
+		{"**/db", "db secret/db secret/shop/db db/db", "dbx db/x xdb"},
+		{"secret/**/db", "secret/db secret/shop/db secret/a/b/c/db secret/db/db", "db secret/shop secret/shop/db/x"},
+		{"a/**/b/**/c", "a/b/c a/x/b/y/z/c a/b/b/c/c", "a/c a/b a/c/b"},
+		{"a/**/**/b", "a/b a/x/b a/x/y/b", "a b"},
+		{"**/a/*/b", "a/x/b y/a/x/b a/a/b/b", "a/b x/a/b"},
+		{"secret/{namespace}/db", "secret/shop/db", "secret/other/db secret/{namespace}/db secret/shop/x"},
+		{"secret/{namespace}-{serviceAccount}/*", "secret/shop-api/db", "secret/shop/db secret/api-shop/db secret/shop-api"},
+		{"secret/*{serviceAccount}*/db", "secret/api/db secret/my-api-2/db secret/apapi/db", "secret/ap/db secret/shop/db"},
+		{"secret/a.b/x", "secret/a.b/x", "secret/aXb/x"},
+	}
+	for _, test := range tests {
+		t.Run(test.pattern, func(t *testing.T) {
+			rules := compile(t, true, access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{test.pattern}})
+			for text := range strings.FieldsSeq(test.fits) {
+				q := shopDB(t)
+				q.Path = parse(t, text)
+				if err := rules.Judge(q); err != nil {
+					t.Errorf("%s: %v", text, err)
+				}
+			}
+			for text := range strings.FieldsSeq(test.not) {
+				q := shopDB(t)
+				q.Path = parse(t, text)
+				if err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
+					t.Errorf("%s: %v, want a denial", text, err)
+				}
+			}
+		})
+	}
+}
+
+func TestNamePatterns(t *testing.T) {
+	tests := map[string]struct {
+		change func(*access.Rule)
+		allows bool
+	}{
+		"everything":              {func(*access.Rule) {}, true},
+		"namespace":               {func(r *access.Rule) { r.Namespaces = []string{"shop"} }, true},
+		"namespace by pattern":    {func(r *access.Rule) { r.Namespaces = []string{"sh*"} }, true},
+		"one namespace of two":    {func(r *access.Rule) { r.Namespaces = []string{"team-*", "shop"} }, true},
+		"other namespace":         {func(r *access.Rule) { r.Namespaces = []string{"shops", "sho", "team-*"} }, false},
+		"service account":         {func(r *access.Rule) { r.ServiceAccounts = []string{"api"} }, true},
+		"other service account":   {func(r *access.Rule) { r.ServiceAccounts = []string{"shop", "API"} }, false},
+		"role":                    {func(r *access.Rule) { r.Roles = []string{"shop-api"} }, true},
+		"role of the asking":      {func(r *access.Rule) { r.Roles = []string{"{namespace}-{serviceAccount}"} }, true},
+		"other role":              {func(r *access.Rule) { r.Roles = []string{"{namespace}", "{serviceAccount}"} }, false},
+		"swapped placeholders":    {func(r *access.Rule) { r.Namespaces = []string{"{serviceAccount}"} }, false},
+		"placeholder of itself":   {func(r *access.Rule) { r.Namespaces = []string{"{namespace}"} }, true},
+		"other path":              {func(r *access.Rule) { r.Paths = []string{"secret/other/**"} }, false},
+		"path above the secret":   {func(r *access.Rule) { r.Paths = []string{"secret/shop"} }, false},
+		"pattern without a match": {func(r *access.Rule) { r.Namespaces = []string{"*shop*shop*"} }, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
+			test.change(&rule)
+			if err := compile(t, true, rule).Judge(shopDB(t)); (err == nil) != test.allows {
+				t.Errorf("%v; allowed should be %v", err, test.allows)
+			}
+		})
+	}
+}
+
+// A name cannot smuggle a pattern into a rule: names are put in as they are.
+func TestPlaceholdersAreLiteral(t *testing.T) {
+	rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"secret/{namespace}/db"}})
+	for _, namespace := range []string{"*", "**", "{serviceAccount}", ""} {
+		q := shopDB(t)
+		q.Namespace = namespace
+		if err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
+			t.Errorf("namespace %q: %v, want a denial", namespace, err)
+		}
+	}
+}
+
+func TestListsFitInOneRule(t *testing.T) {
+	rules := compile(t, true,
+		access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: all, Roles: all, Paths: []string{"secret/other/**"}},
+		access.Rule{Namespaces: []string{"other"}, ServiceAccounts: all, Roles: all, Paths: []string{"secret/shop/**"}},
+	)
+	if err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
+		t.Errorf("one rule has the namespace and another the path: %v, want a denial", err)
+	}
+	q := shopDB(t)
+	q.Namespace = "other"
+	if err := rules.Judge(q); err != nil {
+		t.Errorf("the second rule fits: %v", err)
+	}
+}
+
+func TestStoreWithoutRoles(t *testing.T) {
+	rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"**"}})
+	q := shopDB(t)
+	q.Role = ""
+	if err := rules.Judge(q); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoRules(t *testing.T) {
+	for name, rules := range map[string]access.Rules{"zero": {}, "empty": compile(t, true), "empty, no roles": compile(t, false)} {
+		if err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
+			t.Errorf("%s: %v, want a denial", name, err)
+		}
+	}
+}
+
+func TestDenial(t *testing.T) {
+	const end = `; no rule under access of that store in keymount.yaml allows it`
+	tests := map[string]string{
+		"shop-api": `not allowed: service account shop/api may not read "secret/shop/db" of store "prod" with role "shop-api"` + end,
+		"":         `not allowed: service account shop/api may not read "secret/shop/db" of store "prod"` + end,
+	}
+	for role, want := range tests {
+		q := shopDB(t)
+		q.Role = role
+		if err := (access.Rules{}).Judge(q); err == nil || err.Error() != want {
+			t.Errorf("role %q:\n%v\nwant\n%s", role, err, want)
+		}
+	}
+}
+
+func TestCompileMistakes(t *testing.T) {
+	const missing = `missing; a list that is not there allows nothing, write ["*"] for all`
+	const missingPaths = `missing; a list that is not there allows nothing, write ["**"] for all`
+	const slash = `empty segment; a pattern has no slash at either end and no doubled slashes`
+	const stars = `"**" stands for whole segments of a path and cannot be a part of one; use "*"`
+	const braces = `braces hold {namespace} or {serviceAccount}, nothing else`
+	tests := map[string]struct {
+		change func(*access.Rule)
+		want   string
+	}{
+		"no namespaces":       {func(r *access.Rule) { r.Namespaces = nil }, `access[0].namespaces: ` + missing},
+		"no service accounts": {func(r *access.Rule) { r.ServiceAccounts = []string{} }, `access[0].serviceAccounts: ` + missing},
+		"no roles":            {func(r *access.Rule) { r.Roles = nil }, `access[0].roles: ` + missing},
+		"no paths":            {func(r *access.Rule) { r.Paths = nil }, `access[0].paths: ` + missingPaths},
+		"empty pattern":       {func(r *access.Rule) { r.Roles = []string{"a", ""} }, `access[0].roles[1]: an empty pattern fits nothing; remove it`},
+		"slash in a name":     {func(r *access.Rule) { r.Namespaces = []string{"a/b"} }, `access[0].namespaces[0]: "a/b" holds a slash; names of Kubernetes objects and roles have none`},
+		"slash first":         {func(r *access.Rule) { r.Paths = []string{"/a"} }, `access[0].paths[0]: ` + slash},
+		"slash last":          {func(r *access.Rule) { r.Paths = []string{"a/"} }, `access[0].paths[0]: ` + slash},
+		"doubled slash":       {func(r *access.Rule) { r.Paths = []string{"a//b"} }, `access[0].paths[0]: ` + slash},
+		"dot":                 {func(r *access.Rule) { r.Paths = []string{"a/./b"} }, `access[0].paths[0]: "." never fits; no path has such a segment`},
+		"query":               {func(r *access.Rule) { r.Paths = []string{"a/b?c"} }, `access[0].paths[0]: "a/b?c" never fits; a path has no %, ?, #, backslash or invisible characters`},
+		"dots":                {func(r *access.Rule) { r.Paths = []string{"a/.."} }, `access[0].paths[0]: ".." never fits; no path has such a segment`},
+		"stars in a segment":  {func(r *access.Rule) { r.Paths = []string{"a/b**"} }, `access[0].paths[0]: "b**": ` + stars},
+		"three stars":         {func(r *access.Rule) { r.Paths = []string{"***"} }, `access[0].paths[0]: "***": ` + stars},
+		"stars in a name":     {func(r *access.Rule) { r.ServiceAccounts = []string{"**"} }, `access[0].serviceAccounts[0]: "**": "**" is for paths; names of Kubernetes objects and roles have one segment, use "*"`},
+		"unknown placeholder": {func(r *access.Rule) { r.Paths = []string{"a/{pod}/b"} }, `access[0].paths[0]: "{pod}": ` + braces},
+		"open brace":          {func(r *access.Rule) { r.Paths = []string{"a{namespace"} }, `access[0].paths[0]: "{namespace": ` + braces},
+		"closing brace":       {func(r *access.Rule) { r.Roles = []string{"a}"} }, `access[0].roles[0]: "}": ` + braces},
+		"several": {
+			func(r *access.Rule) { r.Namespaces, r.Paths = nil, []string{"a", "/", "b}"} },
+			"access[0].namespaces: " + missing + "\naccess[0].paths[1]: " + slash + "\n" + `access[0].paths[2]: "}": ` + braces,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
+			test.change(&rule)
+			if _, err := access.Compile("access", []access.Rule{rule}, true); err == nil || err.Error() != test.want {
+				t.Errorf("error\n%v\nwant\n%s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestCompileNamesThePlace(t *testing.T) {
+	good := access.Rule{Namespaces: all, ServiceAccounts: all, Paths: all}
+	bad := access.Rule{Namespaces: all, ServiceAccounts: all, Paths: all, Roles: []string{"x"}}
+	_, err := access.Compile("stores[1].access", []access.Rule{good, bad, {Namespaces: all, ServiceAccounts: all}}, false)
+	want := "stores[1].access[1].roles: this kind of store has no roles; remove the list\n" +
+		`stores[1].access[2].paths: missing; a list that is not there allows nothing, write ["**"] for all`
+	if err == nil || err.Error() != want {
+		t.Errorf("error\n%v\nwant\n%s", err, want)
+	}
+}
+
+func FuzzPattern(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"secret/shop/db", "secret/shop/db"},
+		{"secret/*/db", "secret/shop/db"},
+		{"secret/**", "secret"},
+		{"**/a/**/a/**", "a/a/a/b"},
+		{"*a*a*a*", "aaaaaaaab"},
+		{"{namespace}/{serviceAccount}", "shop/api"},
+		{"{", "{"},
+		{"}", "x"},
+		{"***", "x"},
+		{"a//b", "a"},
+		{"", "a"},
+		{"\xff*", "ÿ"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, pattern, text string) {
+		rules, err := access.Compile("access", []access.Rule{{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}}}, false)
+		if err != nil {
+			return
+		}
+		path, err := store.ParsePath(text)
+		if err != nil {
+			return
+		}
+		q := shopDB(t)
+		q.Path = path
+		allowed := rules.Judge(q) == nil
+		if !strings.ContainsAny(pattern, "*{") && allowed != (pattern == text) {
+			t.Errorf("pattern %q on %q: allowed is %v", pattern, text, allowed)
+		}
+		if pattern == "**" && !allowed {
+			t.Errorf("%q denies %q", pattern, text)
+		}
+	})
+}

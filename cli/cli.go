@@ -1,0 +1,109 @@
+// Package cli is keymount's command line, one file per subcommand. What a command
+// prints as its result goes to standard output, everything else to standard
+// error, so that a pipe gets the result alone.
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // the command was understood and failed
+	exitUsage  = 2 // the command line itself is wrong
+)
+
+// errUsage wraps what is wrong with the command line rather than with the work.
+var errUsage = errors.New("usage")
+
+// Run executes one command line and returns the exit code. It ends soon after
+// ctx does.
+func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	root := newRoot() //nolint:contextcheck // cobra hands ctx to each command
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	command, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage):
+		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+		_, _ = fmt.Fprintf(errOut, "keymount: %s\nSee '%s --help'.\n", text, command.CommandPath())
+		return exitUsage
+	default:
+		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", err)
+		return exitFailed
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keymount",
+		Short: "Mount secrets from external stores into pods, read-only and in memory",
+		Long: `Keymount is a provider for the Kubernetes Secrets Store CSI driver. It proves who
+a pod is with the pod's own service account token, reads the pod's secrets from an
+external store and hands them to the driver, which writes them into the pod's tmpfs.
+
+Start with 'keymount demo': it shows a mount, a rotation and a denial on this
+machine, without a cluster.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.PersistentFlags().StringP("output", "o", "text", "how a result is printed: text or json")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd) }
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(newServe(), newDemo(), newBundle(), newConfig(), newVersion())
+	return root
+}
+
+func checkOutput(cmd *cobra.Command) error {
+	if o := cmd.Flag("output").Value.String(); o != "text" && o != "json" {
+		return fmt.Errorf("%w: --output is %q; it is text or json", errUsage, o)
+	}
+	return nil
+}
+
+// noArgs refuses arguments as a mistake of usage.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: unexpected argument %q", errUsage, args[0])
+	}
+	return nil
+}
+
+// printResult prints a command's result: as one JSON object with -o json, else by
+// calling text.
+func printResult(cmd *cobra.Command, result any, text func(io.Writer)) error {
+	if cmd.Flag("output").Value.String() != "json" {
+		w := bufio.NewWriter(cmd.OutOrStdout())
+		text(w)
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("print the result: %w", err)
+		}
+		return nil
+	}
+	encoder := json.NewEncoder(cmd.OutOrStdout())
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(result); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/provider/providertest"
+)
+
+// republish is how often a kept demo calls Mount again; the kubelet takes a minute.
+const republish = time.Second
+
+func newDemo() *cobra.Command {
+	var reveal, keep bool
+	command := &cobra.Command{
+		Use:   "demo",
+		Short: "Show a mount, a rotation and a denial on this machine, without a cluster",
+		Long: `Show keymount's main job on this machine, without a cluster and without root. In a
+private folder, which is removed at the end, the demo makes an age-encrypted bundle and an
+issuer of service account tokens, runs the provider of 'keymount serve' on a real socket,
+and plays the driver: it calls Mount over gRPC and writes the files with the driver's own
+code. Where it may, it mounts a tmpfs for them.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text := cmd.OutOrStdout()
+			if cmd.Flag("output").Value.String() == "json" {
+				text = io.Discard
+			}
+			s := &scene{out: text, style: styleOf(text), reveal: reveal}
+			if err := s.play(cmd.Context(), keep); err != nil {
+				return fmt.Errorf("demo: %w", err)
+			}
+			return printResult(cmd, s.result, func(io.Writer) {})
+		},
+	}
+	command.Flags().BoolVar(&reveal, "reveal", false, "show the values instead of masking them")
+	command.Flags().BoolVar(&keep, "keep", false, "keep running after the story, to play with it, until ctrl-C")
+	return command
+}
+
+// demoResult is what -o json prints.
+type demoResult struct {
+	Tmpfs  bool       `json:"tmpfs"`
+	Before []demoFile `json:"before"`
+	After  []demoFile `json:"after"`
+	Denial string     `json:"denial"`
+}
+
+// demoFile is one file in the pod's volume.
+type demoFile struct {
+	Path    string `json:"path"`
+	Mode    string `json:"mode"`
+	Version string `json:"version"`
+	Value   string `json:"value"` // masked unless --reveal
+	Changed bool   `json:"changed,omitempty"`
+}
+
+// scene tells the story of the demo on a stage that setStage built.
+type scene struct {
+	*stage
+	out    io.Writer
+	style  style
+	reveal bool
+	began  time.Time
+	result demoResult
+}
+
+func (s *scene) play(ctx context.Context, keep bool) (err error) {
+	s.began = time.Now()
+	s.stage, err = setStage(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.strike()) }()
+	s.result.Tmpfs = s.tmpfs
+	s.say("keymount demo: a mount, a rotation and a denial, without a cluster\n")
+	s.showStage()
+	for _, act := range []func(context.Context) error{s.mount, s.rotate, s.deny} {
+		if err := act(ctx); err != nil {
+			return err
+		}
+	}
+	if keep {
+		return s.keep(ctx)
+	}
+	s.say("\nDone in %s; everything is removed again. 'demo --reveal' shows the values, 'demo --keep' leaves it running.\n",
+		time.Since(s.began).Round(10*time.Millisecond))
+	return nil
+}
+
+func (s *scene) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
+
+func (s *scene) heading(text string) { s.say("\n%s\n", s.style.bold(text)) }
+
+// table prints aligned rows, indented. The word changed gets its colour after the
+// aligning, which counts the bytes of a colour as width.
+func (s *scene) table(rows [][]string) {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		_, _ = fmt.Fprintf(w, "   %s\n", strings.Join(row, "\t"))
+	}
+	_ = w.Flush()
+	s.say("%s", strings.ReplaceAll(text.String(), " changed ", " "+s.style.green("changed")+" "))
+}
+
+func (s *scene) showStage() {
+	s.heading("1. The stage, in " + s.folder)
+	volume := "a tmpfs, as on a node"
+	if !s.tmpfs {
+		volume = "a private folder (a tmpfs needs root; on a node it is one)"
+	}
+	s.table([][]string{
+		{"secrets.age", "the store: 3 secrets, encrypted with age"},
+		{"keymount.yaml", "the operator's rules: a namespace reads below its own name"},
+		{"jwks.json", "the keys of a token issuer, in place of the API server"},
+		{"keymount.sock", "the provider, as 'keymount serve' runs it"},
+		{"volume", "the pod's volume: " + volume},
+	})
+}
+
+func (s *scene) mount(ctx context.Context) error {
+	s.heading("2. Pod " + podName(s.pod) + " mounts the class " + demoClass + ", whose objects are")
+	for line := range strings.Lines(demoObjects) {
+		s.say("   %s\n", s.style.dim(strings.TrimSuffix(line, "\n")))
+	}
+	began := time.Now()
+	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	if s.result.Before, err = s.look(versions, nil); err != nil {
+		return err
+	}
+	s.say("\n   The driver calls Mount and writes the answer, in %s:\n\n", took.Round(100*time.Microsecond))
+	rows := [][]string{{"FILE", "MODE", "VERSION", "VALUE"}}
+	for _, f := range s.result.Before {
+		rows = append(rows, []string{f.Path, f.Mode, short(f.Version), f.Value})
+	}
+	s.table(rows)
+	return nil
+}
+
+func (s *scene) rotate(ctx context.Context) error {
+	s.heading("3. The password of shop/db is rotated; the driver calls Mount again")
+	if err := s.writeBundle(); err != nil {
+		return err
+	}
+	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	if err != nil {
+		return err
+	}
+	if s.result.After, err = s.look(versions, s.result.Before); err != nil {
+		return err
+	}
+	rows := [][]string{{"FILE", "", "VERSION", "VALUE"}}
+	for _, f := range s.result.After {
+		change := "same"
+		if f.Changed {
+			change = "changed"
+		}
+		rows = append(rows, []string{f.Path, change, short(f.Version), f.Value})
+	}
+	s.table(rows)
+	return nil
+}
+
+func (s *scene) deny(ctx context.Context) error {
+	stranger := auth.Pod{Namespace: "blog", Name: "web-0", UID: "6c5b1f3e-9c55-4b5c-8a3c-0d3f6f1f2a02", ServiceAccount: "web"}
+	s.heading("4. Pod " + podName(stranger) + " asks for shop/db, too")
+	_, err := s.call(ctx, stranger, "[{path: shop/db, key: password, file: loot}]", filepath.Join(s.folder, "stranger"))
+	if err == nil {
+		return errors.New("a pod of another namespace was served; this must not happen")
+	}
+	answer := status.Convert(err)
+	s.result.Denial = answer.Code().String() + ": " + answer.Message()
+	s.say("   %s\n", s.style.red(s.result.Denial))
+	return nil
+}
+
+// keep plays the kubelet until ctrl-C: it publishes the volume again and again.
+func (s *scene) keep(ctx context.Context) error {
+	executable, err := os.Executable()
+	if err != nil {
+		executable = "keymount"
+	}
+	s.heading("5. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
+	s.say(`   alias keymount=%s; cd %s
+   cat volume/db/password
+   keymount bundle decrypt --identity key.txt secrets.age > plain.yaml   # edit it, then
+   keymount bundle encrypt --recipient %s --out secrets.age plain.yaml
+   keymount config check --config keymount.yaml
+
+   ctrl-C ends the demo and removes the folder.
+
+`, executable, s.folder, s.recipient)
+	last := s.result.After
+	ticker := time.NewTicker(republish)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			last = s.again(ctx, last)
+		}
+	}
+}
+
+// again publishes once more and tells what changed, or why it did not work.
+func (s *scene) again(ctx context.Context, last []demoFile) []demoFile {
+	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	if ctx.Err() != nil {
+		return last
+	}
+	var files []demoFile
+	if err == nil {
+		files, err = s.look(versions, last)
+	}
+	if err != nil {
+		s.say("   %s  %s\n", time.Now().Format(time.TimeOnly), s.style.red(status.Convert(err).Message()))
+		return last
+	}
+	for _, f := range files {
+		if f.Changed {
+			s.say("   %s  %s %s, version %s\n", time.Now().Format(time.TimeOnly), f.Path, s.style.green("changed"), short(f.Version))
+		}
+	}
+	return files
+}
+
+// call plays the kubelet and the driver: a fresh token, one Mount, the files.
+func (s *scene) call(ctx context.Context, pod auth.Pod, objects, target string) (map[string]string, error) {
+	token, err := s.issuer.Sign(s.issuer.ClaimsFor(pod, demoAudience))
+	if err != nil {
+		return nil, err
+	}
+	return s.driver.Mount(ctx, providertest.Volume{
+		Pod: pod, Class: demoClass, Parameters: map[string]string{"objects": objects},
+		Tokens: map[string]string{demoAudience: token},
+	}, target)
+}
+
+// look reads the files back from the volume, as the pod would.
+func (s *scene) look(versions map[string]string, before []demoFile) ([]demoFile, error) {
+	var files []demoFile
+	for _, path := range slices.Sorted(maps.Keys(versions)) {
+		full := filepath.Join(s.volume, path)
+		info, err := os.Stat(full)
+		if err != nil {
+			return nil, fmt.Errorf("look at the volume: %w", err)
+		}
+		content, err := os.ReadFile(full)
+		if err != nil {
+			return nil, fmt.Errorf("look at the volume: %w", err)
+		}
+		f := demoFile{Path: path, Mode: fmt.Sprintf("%04o", info.Mode().Perm()), Version: versions[path], Value: string(content)}
+		if !s.reveal {
+			f.Value = fmt.Sprintf("******** (%d bytes)", len(content))
+		}
+		f.Changed = before != nil && !slices.ContainsFunc(before, func(b demoFile) bool { return b.Path == f.Path && b.Version == f.Version })
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func podName(p auth.Pod) string {
+	return fmt.Sprintf("%s/%s (service account %s)", p.Namespace, p.Name, p.ServiceAccount)
+}
+
+// short is enough of a version to tell two apart.
+func short(version string) string { return version[:min(len(version), 10)] }
+
+// quiet drops the provider's log lines below error: the story is told on stdout.
+func quiet(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelError}))
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/kube"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/bundle"
+)
+
+// versionKeyBytes is the length of a key made at start.
+const versionKeyBytes = 32
+
+func newServe() *cobra.Command {
+	var file, node, level string
+	command := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer the driver's Mount calls on this node",
+		Long: `Answer the Secrets Store CSI driver's Mount calls on this node, on the sockets of
+keymount.yaml, until SIGTERM or SIGINT. Logs go to standard error, as text on a terminal
+and as JSON lines otherwise.`,
+		Example: `  keymount serve --config /etc/keymount/keymount.yaml --node-name worker-1`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			log, err := newLog(cmd.ErrOrStderr(), level)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, node, log)
+		},
+	}
+	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file")
+	command.Flags().StringVar(&node, "node-name", os.Getenv("NODE_NAME"), "this node as the API server knows it (default $NODE_NAME)")
+	command.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return command
+}
+
+// serve runs until ctx ends.
+func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger) error {
+	server, err := listen(ctx, c, node, log)
+	if err != nil {
+		return err
+	}
+	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", node),
+		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Duration("mount_deadline", c.Limits.MountDeadline))
+	if err := server.Run(ctx); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "stopped")
+	return nil
+}
+
+// listen wires everything together and opens the sockets.
+func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger) (*provider.Server, error) {
+	issuers, err := openIssuers(c.Issuers)
+	if err != nil {
+		return nil, err
+	}
+	backends, err := openStores(ctx, c.Stores, log)
+	if err != nil {
+		return nil, err
+	}
+	key, err := versionKey(ctx, c.VersionKeyFile, log)
+	if err != nil {
+		return nil, err
+	}
+	return provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
+		Version:       readBuild().Version,
+		Backends:      backends,
+		Verifier:      auth.NewVerifier(issuers, node, time.Now),
+		VersionKey:    key,
+		Deadline:      c.Limits.MountDeadline,
+		ParallelReads: c.Limits.ParallelReads,
+	}), log)
+}
+
+// openStores builds each store with its decorators, from the inside out. A store
+// that cannot be read yet is not fatal: others may serve, and it may come.
+func openStores(ctx context.Context, stores []config.Store, log *slog.Logger) ([]provider.Backend, error) {
+	backends := make([]provider.Backend, 0, len(stores))
+	for _, s := range stores {
+		rules, err := s.Rules()
+		if err != nil {
+			return nil, fmt.Errorf("store %q: %w", s.Name, err)
+		}
+		opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log.With(slog.String("store", s.Name)))
+		if err := opened.Check(ctx); err != nil {
+			log.LogAttrs(ctx, slog.LevelError, "store cannot be read", slog.String("store", s.Name), slog.String("error", err.Error()))
+		}
+		backends = append(backends, provider.Backend{
+			Name: s.Name, Store: store.Retry(opened), Rules: rules,
+			Audience: s.Audience(), HasRoles: s.HasRoles(), TokensWithoutPod: s.TokensWithoutPod,
+		})
+	}
+	return backends, nil
+}
+
+func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {
+	opened := make([]*auth.Issuer, 0, len(issuers))
+	for n, i := range issuers {
+		source, err := keySource(i)
+		if err != nil {
+			return nil, fmt.Errorf("issuers[%d]: %w", n, err)
+		}
+		opened = append(opened, auth.NewIssuer(source))
+	}
+	return opened, nil
+}
+
+func keySource(i config.Issuer) (auth.KeySource, error) {
+	switch i.Keys {
+	case config.KeysFile:
+		return auth.FileKeys{Issuer: i.Issuer, File: i.KeysFile}, nil
+	case config.KeysDiscovery:
+		return auth.NewDiscoveryKeys(i.Issuer, i.CAFile)
+	default:
+		return kube.ClusterKeys(i.Issuer)
+	}
+}
+
+func versionKey(ctx context.Context, file string, log *slog.Logger) (secret.Bytes, error) {
+	if file != "" {
+		return provider.ReadVersionKey(file)
+	}
+	log.LogAttrs(ctx, slog.LevelWarn, "no versionKeyFile: versions hold for this process alone; "+
+		"at every restart all files get new versions, and synced Secrets and workloads that watch them are updated")
+	key := make([]byte, versionKeyBytes)
+	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
+	return secret.New(key), nil
+}
+
+// newLog writes text to a terminal and JSON lines to everything else.
+func newLog(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("%w: --log-level is %q; it is debug, info, warn or error", errUsage, level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	if isTerminal(w) {
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	}
+	return slog.New(slog.NewJSONHandler(w, options)), nil
+}

@@ -1,0 +1,136 @@
+package cli_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/cli"
+	"github.com/keymount/keymount/provider/providertest"
+	"github.com/keymount/keymount/store/bundle"
+)
+
+// From the command line to the file in the volume and back to SIGTERM.
+func TestServe(t *testing.T) {
+	folder, err := os.MkdirTemp("", "km") //nolint:usetesting // a socket's path has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	issuer := fill(t, folder)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	logs, log := io.Pipe()
+	exited := make(chan int, 1)
+	var out bytes.Buffer
+	go func() {
+		exited <- cli.Run(ctx, []string{"serve", "--config", filepath.Join(folder, "keymount.yaml"), "--node-name", "node-1"}, strings.NewReader(""), &out, log)
+		_ = log.Close()
+	}()
+	lines := bufio.NewScanner(logs)
+	waitFor(t, lines, "no versionKeyFile: versions hold for this process alone; "+
+		"at every restart all files get new versions, and synced Secrets and workloads that watch them are updated")
+	waitFor(t, lines, "serving")
+
+	driver, err := providertest.Dial(filepath.Join(folder, "keymount.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := auth.Pod{Namespace: "shop", Name: "api-0", UID: "u", ServiceAccount: "api"}
+	claims := issuer.ClaimsFor(pod, "keymount")
+	claims.Node = providertest.Reference{Name: "node-1", UID: "n"}
+	token, err := issuer.Sign(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := make(chan error, 1)
+	target := t.TempDir()
+	go func() {
+		_, err := driver.Mount(t.Context(), providertest.Volume{
+			Pod: pod, Class: "app", Tokens: map[string]string{"keymount": token},
+			Parameters: map[string]string{"objects": "[{path: shop/db, key: password, file: password}]"},
+		}, target)
+		mounted <- err
+	}()
+	waitFor(t, lines, "call")
+	if err := <-mounted; err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(target, "password")); string(got) != "obviously-fake" {
+		t.Errorf("the pod reads %q, %v", got, err)
+	}
+	if err := driver.Close(); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	waitFor(t, lines, "stopped")
+	if code := <-exited; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if out.Len() > 0 {
+		t.Errorf("serve printed a result: %s", out.String())
+	}
+}
+
+// fill puts what serve needs into folder, except a version key.
+func fill(t *testing.T, folder string) *providertest.Issuer {
+	t.Helper()
+	const name = "https://cluster.invalid"
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := bundle.Encrypt([]byte("shop/db: {password: obviously-fake}\n"), []age.Recipient{identity.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := providertest.NewIssuer(name, "key-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := issuer.KeySet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range map[string]string{
+		"key.txt": identity.String(), "secrets.age": string(sealed), "jwks.json": string(keys),
+		"keymount.yaml": `
+stores:
+  - bundle: {file: secrets.age, identityFile: key.txt}
+    access: [{namespaces: [shop], serviceAccounts: [api], paths: ["shop/**"]}]
+issuers: [{keys: file, issuer: "` + name + `", keysFile: jwks.json}]
+sockets: [keymount.sock]
+`,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return issuer
+}
+
+// waitFor reads log lines until one has this message.
+func waitFor(t *testing.T, lines *bufio.Scanner, message string) {
+	t.Helper()
+	var seen []string
+	for lines.Scan() {
+		var entry struct{ Msg string }
+		if err := json.Unmarshal(lines.Bytes(), &entry); err != nil {
+			t.Fatalf("%q is no JSON line: %v", lines.Text(), err)
+		}
+		if entry.Msg == message {
+			return
+		}
+		seen = append(seen, entry.Msg)
+	}
+	t.Fatalf("the log ended without %q; it has %q", message, seen)
+}

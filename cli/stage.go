@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"filippo.io/age"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/provider/providertest"
+	"github.com/keymount/keymount/store/bundle"
+)
+
+const (
+	demoAudience = config.DefaultAudience
+	demoIssuer   = "https://demo.keymount.invalid"
+	demoClass    = "shop-api"
+	demoObjects  = `- path: shop/db          # one value
+  key: password
+  file: db/password
+  mode: "0400"
+- path: shop/tls         # all keys, a file each
+  file: tls/
+- path: shop/features    # a value further in
+  key: checkout.express
+  file: express-checkout
+`
+	demoConfig = `stores:
+  - bundle: {file: secrets.age, identityFile: key.txt}
+    access:
+      - namespaces: ["*"]
+        serviceAccounts: ["*"]
+        paths: ["{namespace}/**"]
+issuers:
+  - {keys: file, issuer: "` + demoIssuer + `", keysFile: jwks.json}
+sockets: [keymount.sock]
+versionKeyFile: version.key
+`
+)
+
+// stage is a node in a folder: a store, an issuer, the provider and a volume.
+type stage struct {
+	folder    string
+	volume    string
+	tmpfs     bool
+	recipient string
+	pod       auth.Pod
+	issuer    *providertest.Issuer
+	driver    *providertest.Driver
+	strikes   []func() error // what takes the stage down, last first
+}
+
+// setStage builds a stage; strike takes it down again.
+func setStage(ctx context.Context) (s *stage, err error) {
+	s = &stage{pod: auth.Pod{Namespace: "shop", Name: "api-0", UID: "0b6f1d1c-7a5e-4f0e-9a4e-5d2c7f1e8a01", ServiceAccount: "api"}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.strike())
+		}
+	}()
+	if err := s.makeFolder(); err != nil {
+		return s, err
+	}
+	if err := s.fillFolder(); err != nil {
+		return s, err
+	}
+	return s, s.startProvider(ctx)
+}
+
+// strike stops the provider and removes the folder.
+func (s *stage) strike() error {
+	var failures []error
+	for _, strike := range slices.Backward(s.strikes) {
+		failures = append(failures, strike())
+	}
+	s.strikes = nil
+	return errors.Join(failures...)
+}
+
+func (s *stage) makeFolder() (err error) {
+	s.folder, err = os.MkdirTemp("", "keymount-demo-")
+	if err != nil {
+		return fmt.Errorf("make a private folder: %w", err)
+	}
+	s.strikes = append(s.strikes, func() error { return os.RemoveAll(s.folder) })
+	s.volume = filepath.Join(s.folder, "volume")
+	for _, folder := range []string{s.volume, filepath.Join(s.folder, "stranger")} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return fmt.Errorf("make a volume: %w", err)
+		}
+	}
+	unmount, err := mountTmpfs(s.volume)
+	if s.tmpfs = err == nil; s.tmpfs {
+		s.strikes = append(s.strikes, unmount)
+	}
+	return nil
+}
+
+func (s *stage) fillFolder() (err error) {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	s.recipient = identity.Recipient().String()
+	if s.issuer, err = providertest.NewIssuer(demoIssuer, "demo"); err != nil {
+		return err
+	}
+	keys, err := s.issuer.KeySet()
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string]string{
+		"key.txt": identity.String() + "\n", "jwks.json": string(keys), "keymount.yaml": demoConfig,
+		"version.key": rand.Text() + rand.Text(),
+	} {
+		if err := os.WriteFile(filepath.Join(s.folder, name), []byte(content), 0o600); err != nil {
+			return fmt.Errorf("fill the folder: %w", err)
+		}
+	}
+	return s.writeBundle()
+}
+
+// writeBundle puts a bundle in place whose database password is a new one.
+func (s *stage) writeBundle() error {
+	recipient, err := age.ParseX25519Recipient(s.recipient)
+	if err != nil {
+		return fmt.Errorf("write the bundle: %w", err)
+	}
+	plain := fmt.Sprintf(`shop/db: {username: shop, password: %s}
+shop/tls: {tls.crt: demo certificate, tls.key: demo key}
+shop/features: {checkout: {express: true}}
+`, rand.Text())
+	sealed, err := bundle.Encrypt([]byte(plain), []age.Recipient{recipient})
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(s.folder, "secrets.age"), sealed)
+}
+
+func (s *stage) startProvider(ctx context.Context) error {
+	c, err := config.Load(filepath.Join(s.folder, "keymount.yaml"))
+	if err != nil {
+		return err
+	}
+	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	server, err := listen(ctx, c, "", quiet(os.Stderr))
+	if err != nil {
+		cancel()
+		return err
+	}
+	stopped := make(chan error, 1)
+	go func(server *provider.Server) { stopped <- server.Run(ctx) }(server)
+	s.strikes = append(s.strikes, func() error { cancel(); return <-stopped })
+	if s.driver, err = providertest.Dial(c.Sockets[0]); err != nil {
+		return err
+	}
+	s.strikes = append(s.strikes, s.driver.Close)
+	return nil
+}

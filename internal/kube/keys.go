@@ -1,0 +1,46 @@
+// Package kube is all that talks to the Kubernetes API server; client-go lives
+// here alone. It needs no rights of its own: every service account may read the
+// keys that tokens are signed with (system:service-account-issuer-discovery).
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/keymount/keymount/auth"
+)
+
+// requestLimit ends one request to the API server.
+const requestLimit = 5 * time.Second
+
+// ClusterKeys is the API server of the cluster that this process is a pod of, as
+// the source of its own issuer's keys. issuer is the name it must have; empty
+// takes the API server's word.
+func ClusterKeys(issuer string) (auth.DiscoveryKeys, error) {
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) {
+		return auth.DiscoveryKeys{}, errors.New("keys: cluster works only in a pod, and this process runs in none; use keys: file or keys: discovery")
+	}
+	if err != nil {
+		return auth.DiscoveryKeys{}, fmt.Errorf("find the API server: %w", err)
+	}
+	return KeysFrom(config, issuer)
+}
+
+// KeysFrom is [ClusterKeys] for an API server named by config.
+func KeysFrom(config *rest.Config, issuer string) (auth.DiscoveryKeys, error) {
+	config = rest.CopyConfig(config)
+	config.Timeout = requestLimit
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return auth.DiscoveryKeys{}, fmt.Errorf("reach the API server: %w", err)
+	}
+	// The document's jwks_uri may point to an address that only the outside can
+	// reach; the API server itself always answers here.
+	base := strings.TrimSuffix(config.Host, "/")
+	return auth.DiscoveryKeys{Issuer: issuer, Base: base, KeysURL: base + "/openid/v1/jwks", Client: client}, nil
+}

@@ -1,0 +1,418 @@
+package provider_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/store"
+)
+
+const oneKey = "[{path: shop/db, key: password, file: db/password}]"
+
+func TestMountEveryForm(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary, "port": json.Number("5432"), "tls.crt": "dotted"})
+	w.memory.Set("shop/deep", map[string]any{"users": []any{map[string]any{"name": "ann"}, map[string]any{"name": "bo"}}})
+	tests := map[string]struct {
+		objects string
+		want    map[string]string
+	}{
+		"one key":          {"[{path: shop/db, key: password, file: a}]", map[string]string{"a": canary}},
+		"in a folder":      {"[{path: shop/db, key: password, file: a/b/c}]", map[string]string{"a/b/c": canary}},
+		"key with a dot":   {"[{path: shop/db, key: tls.crt, file: a}]", map[string]string{"a": "dotted"}},
+		"number":           {"[{path: shop/db, key: port, file: a}]", map[string]string{"a": "5432"}},
+		"list by index":    {"[{path: shop/deep, key: users.1.name, file: a}]", map[string]string{"a": "bo"}},
+		"part as JSON":     {"[{path: shop/deep, key: users.0, file: a}]", map[string]string{"a": `{"name":"ann"}`}},
+		"all keys":         {"[{path: shop/db, file: db/}]", map[string]string{"db/user": "shop", "db/password": canary, "db/port": "5432", "db/tls.crt": "dotted"}},
+		"all keys on top":  {"[{path: shop/db, file: ./}]", map[string]string{"user": "shop", "password": canary, "port": "5432", "tls.crt": "dotted"}},
+		"folder and more":  {"[{path: shop/deep, file: f/}, {path: shop/db, key: user, file: f/user}]", map[string]string{"f/users": `[{"name":"ann"},{"name":"bo"}]`, "f/user": "shop"}},
+		"optional, there":  {"[{path: shop/db, key: user, file: a, optional: true}]", map[string]string{"a": "shop"}},
+		"optional, absent": {"[{path: shop/none, key: user, file: a, optional: true}, {path: shop/db, key: user, file: b}]", map[string]string{"b": "shop"}},
+		"optional, no key": {"[{path: shop/db, key: none, file: a, optional: true}, {path: shop/db, key: user, file: b}]", map[string]string{"b": "shop"}},
+		"nothing there":    {"[{path: shop/none, key: user, file: a, optional: true}]", map[string]string{".keymount": ""}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, _, err := w.mount(t, w.volume(pod("shop", "api"), test.objects))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestModes(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	target := t.TempDir()
+	objects := `[{path: shop/db, key: password, file: default},
+		{path: shop/db, key: password, file: quoted, mode: "0400"},
+		{path: shop/db, key: password, file: plain, mode: 0440},
+		{path: shop/db, key: password, file: three, mode: 600},
+		{path: shop/db, key: password, file: prefixed, mode: 0o640}]`
+	if _, err := w.driver.Mount(t.Context(), w.volume(pod("shop", "api"), objects), target); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]os.FileMode{"default": 0o444, "quoted": 0o400, "plain": 0o440, "three": 0o600, "prefixed": 0o640}
+	for file, mode := range want {
+		info, err := os.Stat(filepath.Join(target, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != mode {
+			t.Errorf("%s has mode %04o, want %04o", file, info.Mode().Perm(), mode)
+		}
+	}
+}
+
+func TestVersionsFollowBytes(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary + "-1"})
+	v := w.volume(pod("shop", "api"), "[{path: shop/db, file: db/}]")
+	_, first, err := w.mount(t, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, again, _ := w.mount(t, v)
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Errorf("versions changed without a change of bytes:\n%s", diff)
+	}
+
+	w.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary + "-2"})
+	_, rotated, err := w.mount(t, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rotated["db/password"] == first["db/password"] {
+		t.Error("the password changed and its version did not")
+	}
+	if rotated["db/user"] != first["db/user"] {
+		t.Error("the user's version changed with its sibling")
+	}
+
+	other := start(t)
+	other.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary + "-1"})
+	_, elsewhere, _ := other.mount(t, other.volume(pod("shop", "api"), "[{path: shop/db, file: db/}]"))
+	if diff := cmp.Diff(first, elsewhere); diff != "" {
+		t.Errorf("two nodes with one version key disagree:\n%s", diff)
+	}
+}
+
+func TestVersionsTellNothingAcrossIdentities(t *testing.T) {
+	w := start(t)
+	seen := map[string]string{}
+	for _, p := range []struct{ namespace, account string }{{"shop", "api"}, {"shop", "web"}, {"blog", "api"}} {
+		w.memory.Set(p.namespace+"/db", map[string]any{"password": canary})
+		objects := fmt.Sprintf("[{path: %s/db, key: password, file: a}, {path: %s/db, key: password, file: b}]", p.namespace, p.namespace)
+		_, versions, err := w.mount(t, w.volume(pod(p.namespace, p.account), objects))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, version := range versions {
+			who := p.namespace + "/" + p.account + " " + file
+			if other, twice := seen[version]; twice {
+				t.Errorf("%s and %s hold the same bytes and show the same version", who, other)
+			}
+			seen[version] = who
+		}
+	}
+}
+
+func TestPodsSeeWhatTheirRulesAllow(t *testing.T) {
+	w := start(t, func(_ *world, s *setup) {
+		s.options.Backends[0].Rules = rules(t,
+			access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: []string{"api"}, Paths: []string{"shop/db"}},
+			access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: []string{"web"}, Paths: []string{"shop/web/**"}})
+	})
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.memory.Set("shop/web/session", map[string]any{"password": canary})
+	const db, web = "[{path: shop/db, key: password, file: f}]", "[{path: shop/web/session, key: password, file: f}]"
+	for account, objects := range map[string]string{"api": db, "web": web} {
+		if _, _, err := w.mount(t, w.volume(pod("shop", account), objects)); err != nil {
+			t.Errorf("%s is refused its own secret: %v", account, err)
+		}
+	}
+	reads := w.memory.Reads()
+	w.refused(t, w.volume(pod("shop", "web"), db), codes.PermissionDenied,
+		`objects[0]: not allowed: service account shop/web may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`)
+	w.refused(t, w.volume(pod("shop", "api"), web), codes.PermissionDenied,
+		`objects[0]: not allowed: service account shop/api may not read "shop/web/session" of store "default"; no rule under access of that store in keymount.yaml allows it`)
+	w.refused(t, w.volume(pod("blog", "api"), db), codes.PermissionDenied,
+		`objects[0]: not allowed: service account blog/api may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`)
+	if w.memory.Reads() != reads {
+		t.Error("the store was read for a denied pod")
+	}
+}
+
+func TestStoreWithoutRulesAllowsNothing(t *testing.T) {
+	w := start(t, func(_ *world, s *setup) { s.options.Backends[0].Rules = rules(t) })
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.PermissionDenied,
+		`objects[0]: not allowed: service account shop/api may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`)
+}
+
+// One denied object denies the mount: all files or none.
+func TestAllFilesOrNone(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	target := t.TempDir()
+	objects := "[{path: shop/db, key: password, file: a}, {path: shop/none, key: x, file: b}, {path: shop/db, key: y, file: c}]"
+	_, err := w.driver.Mount(t.Context(), w.volume(pod("shop", "api"), objects), target)
+	checkStatus(t, err, codes.NotFound, `objects[1]: secret "shop/none" of store "default": not found: no secret at "shop/none"`)
+	if entries, _ := os.ReadDir(target); len(entries) != 0 {
+		t.Errorf("the volume holds %v", entries)
+	}
+}
+
+func TestOneSecretIsReadOnce(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary})
+	objects := "[{path: shop/db, key: user, file: a}, {path: shop/db, key: password, file: b}, {path: shop/db, file: c/}]"
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), objects)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.memory.Reads(); got != 1 {
+		t.Errorf("three objects of one secret cost %d reads, want 1", got)
+	}
+}
+
+// No other spelling of a secret's path may pass a rule that the path would not.
+func TestSpellings(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.memory.Set("blog/db", map[string]any{"password": canary})
+	for _, path := range []string{
+		"blog/../shop/db", "blog/./../shop/db", "/shop/db", "shop/db/", "shop//db", "./shop/db", "blog/..//shop/db", "shop/./db",
+		"blog/%2e%2e/shop/db", "shop%2Fdb", "shop/db?x=blog/", "blog/?/../../shop/db", "shop/db#blog", "blog\\..\\shop/db",
+		"blog/\u202e/shop", "blog/\u0000", "blog/\n", "blog/\u00a0", "..", ".", "blog/..", "%", "blog/%00", "shop/db\u200b",
+		"blog/*", "blog/**", "**", "*/db", "{namespace}/db", "Blog/db", "BLOG/db", " blog/db", "shop/db ", "shop／db",
+	} {
+		text, err := json.Marshal(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = w.mount(t, w.volume(pod("blog", "web"), fmt.Sprintf("[{path: %s, key: password, file: f}]", text)))
+		if code := status.Code(err); code != codes.InvalidArgument && code != codes.PermissionDenied && code != codes.NotFound {
+			t.Errorf("path %s answers %s: %v", text, code, err)
+		}
+	}
+}
+
+func TestStoreFailures(t *testing.T) {
+	tests := map[string]struct {
+		err  error
+		code codes.Code
+		text string
+	}{
+		"denied":      {fmt.Errorf("%w: policy", store.ErrDenied), codes.PermissionDenied, "denied by the store: policy"},
+		"invalid":     {fmt.Errorf("%w: no map", store.ErrInvalid), codes.FailedPrecondition, "invalid: no map"},
+		"unavailable": {fmt.Errorf("%w: sealed", store.ErrUnavailable), codes.FailedPrecondition, "store unavailable: sealed"},
+		"canceled":    {context.Canceled, codes.FailedPrecondition, "context canceled"},
+		"deadline":    {context.DeadlineExceeded, codes.FailedPrecondition, "context deadline exceeded"},
+		"unknown":     {errors.New("odd"), codes.Internal, "odd"},
+		"not UTF-8":   {errors.New("odd \xff"), codes.Internal, "odd \uFFFD"},
+		"status": {
+			status.Error(codes.Unavailable, "from elsewhere"), codes.Internal,
+			"rpc error: code = Unavailable desc = from elsewhere",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, func(_ *world, s *setup) { s.options.Deadline = time.Second })
+			w.memory.Behave(func(context.Context, store.Session, store.Ref) error { return test.err })
+			w.refused(t, w.volume(pod("shop", "api"), oneKey), test.code, `objects[0]: secret "shop/db" of store "default": `+test.text)
+		})
+	}
+}
+
+func TestStoreComesBackWithinTheCall(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	var mu sync.Mutex
+	failures := 2
+	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if failures == 0 {
+			return nil
+		}
+		failures--
+		return fmt.Errorf("%w: starting", store.ErrUnavailable)
+	})
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); err != nil {
+		t.Errorf("a store that is back after two tries fails the mount: %v", err)
+	}
+}
+
+func TestPanicHarmsOneMount(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	for name, fault := range map[string]func() error{
+		"a text with a secret": func() error { panic("panic with " + canary) },
+		"the runtime":          func() error { return any(canary).(error) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.memory.Behave(func(context.Context, store.Session, store.Ref) error { return fault() })
+			w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.Internal,
+				`objects[0]: secret "shop/db" of store "default": keymount ran into a bug of its own; its log has the stack, please report it`)
+			w.memory.Behave(nil)
+			if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); err != nil {
+				t.Errorf("the next mount fails, too: %v", err)
+			}
+		})
+	}
+	if !strings.Contains(string(w.log.Bytes()), "interface conversion: string is not error") {
+		t.Error("the log does not say what the runtime said")
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	tests := map[string]struct {
+		hang func(ctx context.Context) error
+		want string
+	}{
+		"store heeds the deadline": {func(ctx context.Context) error {
+			<-ctx.Done()
+			return fmt.Errorf("%w: no answer from 127.0.0.1", store.ErrUnavailable)
+		}, "store unavailable: no answer from 127.0.0.1"},
+		"store does not": {func(context.Context) error {
+			<-release
+			return nil
+		}, "store unavailable: no answer before the mount's deadline"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, func(_ *world, s *setup) { s.options.Deadline = 100 * time.Millisecond })
+			w.memory.Behave(func(ctx context.Context, _ store.Session, _ store.Ref) error { return test.hang(ctx) })
+			w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.FailedPrecondition,
+				`objects[0]: secret "shop/db" of store "default": `+test.want)
+		})
+	}
+}
+
+// The caller's own deadline would make grpc answer DeadlineExceeded; ours comes first.
+func TestAnswerBeforeTheCallersDeadline(t *testing.T) {
+	w := start(t)
+	w.memory.Behave(func(ctx context.Context, _ store.Session, _ store.Ref) error {
+		<-ctx.Done()
+		return fmt.Errorf("%w: hangs", store.ErrUnavailable)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, err := w.driver.Mount(ctx, w.volume(pod("shop", "api"), oneKey), t.TempDir())
+	checkStatus(t, err, codes.FailedPrecondition, `objects[0]: secret "shop/db" of store "default": store unavailable: hangs`)
+}
+
+func TestConcurrentMounts(t *testing.T) {
+	w := start(t)
+	const mounts, namespaces = 200, 20
+	for n := range namespaces {
+		w.memory.Set(fmt.Sprintf("ns-%d/db", n), map[string]any{"password": fmt.Sprintf("%s-%d", canary, n)})
+	}
+	var all sync.WaitGroup
+	for m := range mounts {
+		all.Go(func() {
+			n := m % namespaces
+			namespace := fmt.Sprintf("ns-%d", n)
+			files, _, err := w.mount(t, w.volume(pod(namespace, "api"), fmt.Sprintf("[{path: %s/db, file: ./}]", namespace)))
+			if err != nil || files["password"] != fmt.Sprintf("%s-%d", canary, n) {
+				t.Errorf("%s got %q, %v", namespace, files["password"], err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestSizes(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/big", map[string]any{"a": strings.Repeat("a", 5<<20), "b": "small"})
+	w.memory.Set("shop/fits", map[string]any{"a": strings.Repeat("a", 4<<20-500)})
+	junk := w.volume(pod("shop", "api"), strings.Repeat("- {a: b}\n", 1<<20/9))
+	huge := w.volume(pod("shop", "api"), strings.Repeat("x", 6<<20))
+	_, _, err := w.mount(t, junk)
+	if code := status.Code(err); code != codes.InvalidArgument {
+		t.Errorf("1 MiB of junk: %v", err)
+	}
+	_, _, err = w.mount(t, huge)
+	if got := status.Convert(err); got.Code() != codes.InvalidArgument || !strings.Contains(got.Message(), "more than the 1048576 that a class may have; split the class") {
+		t.Errorf("6 MiB: %v", err)
+	}
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/big, file: big/}]"), codes.FailedPrecondition,
+		"the files are too large: 5243027 bytes with their names and versions, the driver takes 4194304; split the class, the heaviest are big/a (5242880 bytes), big/b (5 bytes)")
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/fits, file: ./}]")); err != nil {
+		t.Errorf("an answer just below the limit: %v", err)
+	}
+}
+
+func TestVersionCall(t *testing.T) {
+	w := start(t)
+	got, err := w.driver.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.GetRuntimeName() != "keymount" || got.GetRuntimeVersion() != "v0.0.0-test" || got.GetVersion() != "v1alpha1" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestOneLogLinePerMount(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	_, _, _ = w.mount(t, w.volume(pod("shop", "api"), oneKey))
+	_, _, _ = w.mount(t, w.volume(pod("blog", "web"), oneKey))
+	var got []map[string]any
+	for line := range strings.Lines(string(w.log.Bytes())) {
+		var entry map[string]any
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatal(err)
+		}
+		delete(entry, "time")
+		delete(entry, "took")
+		got = append(got, entry)
+	}
+	want := []map[string]any{
+		{"level": "INFO", "msg": "call", "rpc": "Mount", "namespace": "shop", "pod": "api-0", "service_account": "api", "class": "app", "files": 1.0, "reads": 1.0, "code": "OK"},
+		{
+			"level": "WARN", "msg": "call", "rpc": "Mount", "namespace": "blog", "pod": "web-0", "service_account": "web", "class": "app", "code": "PermissionDenied",
+			"error": `objects[0]: not allowed: service account blog/web may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`,
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadVersionKey(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "version.key")
+	for content, want := range map[string]string{
+		"":      file + ": is empty; fill it with 32 random bytes: head -c 32 /dev/urandom",
+		"short": file + ": 5 bytes are too few; it needs at least 32 random ones: head -c 32 /dev/urandom",
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := provider.ReadVersionKey(file); err == nil || err.Error() != "versionKeyFile: "+want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/store"
+)
+
+const (
+	defaultStore = "default"
+	// defaultMode lets a container that is not root read: the driver's files
+	// belong to root and fsGroup does not reach them.
+	defaultMode = 0o444
+	maxObjects  = 1000
+)
+
+// classDefaults are what an object inherits from its class.
+type classDefaults struct {
+	store, role string
+	known       map[string]bool // names of stores, and whether they have roles
+}
+
+// parseObjects reads the class's objects, a YAML list.
+func parseObjects(text string, class classDefaults, m *mistakes) []Object {
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+		m.add("objects: not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil
+	}
+	const form = "list the secrets, each as {path: ..., key: ..., file: ...}"
+	switch {
+	case len(document.Content) == 0:
+		m.add("objects: missing or empty; %s", form)
+		return nil
+	case document.Content[0].Kind != yaml.SequenceNode:
+		m.add("objects: not a list; %s", form)
+		return nil
+	case len(document.Content[0].Content) == 0:
+		m.add("objects: the list is empty; %s", form)
+		return nil
+	case len(document.Content[0].Content) > maxObjects:
+		m.add("objects: %d are more than one class may have (%d)", len(document.Content[0].Content), maxObjects)
+		return nil
+	}
+	if class.store == "" {
+		class.store = defaultStore
+	}
+	var objects []Object
+	for i, node := range document.Content[0].Content {
+		o := objectParser{index: i, m: m}
+		objects = append(objects, o.parse(node, class))
+	}
+	checkClashes(objects, m)
+	return objects
+}
+
+// objectParser reads one entry and notes mistakes under its index.
+type objectParser struct {
+	index  int
+	fields map[string]*yaml.Node
+	m      *mistakes
+}
+
+func (p *objectParser) mistake(format string, args ...any) {
+	p.m.add("objects[%d]: %w", p.index, fmt.Errorf(format, args...))
+}
+
+func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
+	o := Object{Index: p.index, Store: class.store, Role: class.role}
+	if node.Kind != yaml.MappingNode {
+		p.mistake("not a map; write {path: ..., key: ..., file: ...}")
+		return o
+	}
+	p.readFields(node)
+	p.checkStore(o, class)
+	o.Path = p.path()
+	o.Key = p.text("key")
+	o.File = p.file(o.Key)
+	o.Mode = p.mode()
+	o.Optional = p.flag("optional")
+	return o
+}
+
+func (p *objectParser) readFields(node *yaml.Node) {
+	known := []string{"path", "key", "file", "mode", "optional"}
+	p.fields = make(map[string]*yaml.Node, len(known))
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		name := node.Content[i].Value
+		switch {
+		case !slices.Contains(known, name):
+			p.mistake("unknown field %q%s", name, spelling.Hint(name, known))
+		case p.fields[name] != nil:
+			p.mistake("field %q is there twice", name)
+		default:
+			p.fields[name] = node.Content[i+1]
+		}
+	}
+}
+
+func (p *objectParser) checkStore(o Object, class classDefaults) {
+	hasRoles, known := class.known[o.Store]
+	switch {
+	case !known:
+		p.mistake("store %q is not in keymount.yaml%s", o.Store, spelling.Hint(o.Store, slices.Sorted(maps.Keys(class.known))))
+	case o.Role != "" && !hasRoles:
+		p.mistake("store %q has no roles; remove role: %s", o.Store, o.Role)
+	case o.Role == "" && hasRoles:
+		p.mistake("store %q needs a role to log in with; add role", o.Store)
+	}
+}
+
+// text is a field's text as it was written, quoted or not: empty when absent.
+func (p *objectParser) text(name string) string {
+	node := p.fields[name]
+	switch {
+	case node == nil:
+		return ""
+	case node.Kind != yaml.ScalarNode:
+		p.mistake("%s: not a text", name)
+		return ""
+	case node.Value == "" || node.Tag == "!!null":
+		p.mistake("%s: is empty; give it a value or remove it", name)
+		return ""
+	}
+	return node.Value
+}
+
+func (p *objectParser) path() store.Path {
+	if p.fields["path"] == nil {
+		p.mistake("path: missing; name the secret in the store")
+		return store.Path{}
+	}
+	text := p.text("path")
+	if text == "" {
+		return store.Path{}
+	}
+	path, err := store.ParsePath(text)
+	if err != nil {
+		p.mistake("path: %w", err)
+	}
+	return path
+}
+
+// file checks where the object goes. One key wants a file; all keys want a
+// folder, which is written with a slash at its end.
+func (p *objectParser) file(key string) string {
+	if p.fields["file"] == nil {
+		p.mistake(`file: missing; name the file to write, or a folder ("tls/") for one file per key`)
+		return ""
+	}
+	text := p.text("file")
+	if text == "" {
+		return ""
+	}
+	name, folder := strings.CutSuffix(text, "/")
+	switch {
+	case folder && p.fields["key"] != nil:
+		p.mistake("file: %q is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", text, key)
+	case !folder && p.fields["key"] == nil:
+		p.mistake("key: missing; name the value for %q, or end file in a slash to get one file per key", text)
+	}
+	if folder && name == "." {
+		return "."
+	}
+	if err := checkFile(name); err != nil {
+		p.mistake("file: %w", err)
+		return ""
+	}
+	return name
+}
+
+func (p *objectParser) mode() int32 {
+	text := p.text("mode")
+	if text == "" {
+		return defaultMode
+	}
+	mode, err := parseMode(text)
+	if err != nil {
+		p.mistake("mode: %w", err)
+	}
+	return mode
+}
+
+// parseMode reads a mode the way chmod does: always octal.
+func parseMode(text string) (int32, error) {
+	digits := strings.TrimPrefix(text, "0o")
+	mode, err := strconv.ParseUint(digits, 8, 32)
+	if err != nil || len(digits) < 3 || len(digits) > 4 || mode > 0o777 {
+		return 0, fmt.Errorf(`%q is not an octal mode from "0000" to "0777", such as "0400"`, text)
+	}
+	return int32(mode), nil
+}
+
+func (p *objectParser) flag(name string) bool {
+	node := p.fields[name]
+	if node == nil {
+		return false
+	}
+	if node.Tag != "!!bool" {
+		p.mistake("%s: is not true or false", name)
+		return false
+	}
+	return strings.EqualFold(node.Value, "true")
+}
+
+// checkFile holds a path against the driver's own rules, which it enforces only
+// after the secrets were read, in Validate and in its atomic writer.
+func checkFile(path string) error {
+	const maxPath, maxElement = 4096, 255
+	switch {
+	case path == "":
+		return errors.New("is empty")
+	case strings.HasPrefix(path, "/"):
+		return fmt.Errorf("%q is absolute; it starts at the root of the mount, write it without the slash", path)
+	case len(path) > maxPath:
+		return fmt.Errorf("%d bytes are more than a path may have (%d)", len(path), maxPath)
+	case strings.HasPrefix(path, ".."):
+		return fmt.Errorf("%q starts with two dots, which the driver keeps to itself", path)
+	case strings.ContainsRune(path, 0):
+		return fmt.Errorf("%q holds a NUL", path)
+	}
+	for element := range strings.SplitSeq(path, "/") {
+		switch {
+		case element == "" || element == "." || element == "..":
+			return fmt.Errorf("%q is not a clean path; write it without empty, \".\" and \"..\" parts", path)
+		case len(element) > maxElement:
+			return fmt.Errorf("a name of %d bytes is more than a file may have (%d)", len(element), maxElement)
+		}
+	}
+	return nil
+}
+
+// checkKeyAsFile is checkFile for a key that becomes a file's name.
+func checkKeyAsFile(key, path string) error {
+	if strings.Contains(key, "/") {
+		return errors.New("it holds a slash")
+	}
+	if !utf8.ValidString(key) {
+		return errors.New("it is not UTF-8")
+	}
+	return checkFile(path)
+}
+
+// checkClashes finds objects that want the same file, or a file where another
+// wants a folder. What is in a folder of keys is known only after reading.
+func checkClashes(objects []Object, m *mistakes) {
+	var taken layout
+	for _, o := range objects {
+		if o.File == "" {
+			continue
+		}
+		var err error
+		if o.Key == "" {
+			err = taken.addFolder(o.File, o.Index)
+		} else {
+			err = taken.addFile(o.File, o.Index)
+		}
+		if err != nil {
+			m.add("objects[%d]: file: %w", o.Index, err)
+		}
+	}
+}
+
+// layout is the tree of files of a mount, and which object put them there.
+type layout struct {
+	files   map[string]int
+	folders map[string]int
+}
+
+func (l *layout) addFile(path string, object int) error {
+	if first, ok := l.files[path]; ok {
+		return fmt.Errorf("%q is also written by objects[%d]", path, first)
+	}
+	if first, ok := l.folders[path]; ok {
+		return fmt.Errorf("%q is a folder for objects[%d]", path, first)
+	}
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		if err := l.addFolder(path[:i], object); err != nil {
+			return err
+		}
+	}
+	if l.files == nil {
+		l.files = map[string]int{}
+	}
+	l.files[path] = object
+	return nil
+}
+
+func (l *layout) addFolder(path string, object int) error {
+	if path == "." {
+		return nil
+	}
+	for end := range len(path) + 1 {
+		if end < len(path) && path[end] != '/' {
+			continue
+		}
+		if first, ok := l.files[path[:end]]; ok {
+			return fmt.Errorf("%q is a file of objects[%d] and cannot be a folder, too", path[:end], first)
+		}
+		if l.folders == nil {
+			l.folders = map[string]int{}
+		}
+		if _, ok := l.folders[path[:end]]; !ok {
+			l.folders[path[:end]] = object
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+// Package provider answers the Secrets Store CSI driver.
+//
+// [Provider.Mount] is the story of a mount and reads as one: each call in it is a
+// step and a file of this package. request.go reads what the driver sent, fetch.go
+// asks who the pod is (package auth), what it may read (package access) and reads
+// it (package store), render.go makes files of it and version.go their versions.
+// status.go decides which gRPC code an error gets, serve.go owns the sockets.
+package provider
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/store"
+)
+
+// name is what the driver is told the provider is called.
+const name = "keymount"
+
+// Backend is one store of keymount.yaml, ready to be read.
+type Backend struct {
+	Name     string
+	Store    store.Store
+	Rules    access.Rules
+	Audience string // of the tokens it accepts
+	HasRoles bool   // whether a class may name a role of it
+	// TokensWithoutPod accepts tokens that are bound to no pod.
+	TokensWithoutPod bool
+}
+
+// Options are what a Provider is made of. All fields are required.
+type Options struct {
+	Version    string // of keymount, as a semantic version
+	Backends   []Backend
+	Verifier   *auth.Verifier
+	VersionKey secret.Bytes // what versions are derived from, at least 32 bytes
+	Deadline   time.Duration
+	// ParallelReads is how many secrets of one mount are read at a time.
+	ParallelReads int
+}
+
+// Provider implements the driver's gRPC service. It keeps nothing between calls
+// and is safe for concurrent use.
+type Provider struct {
+	v1alpha1.UnimplementedCSIDriverProviderServer
+
+	version  string
+	backends map[string]Backend
+	verifier *auth.Verifier
+	versions versioner
+	deadline time.Duration
+	parallel int
+}
+
+// New makes a Provider; it opens nothing and starts nothing.
+func New(o Options) *Provider {
+	p := &Provider{
+		version: o.Version, verifier: o.Verifier, versions: versioner{o.VersionKey},
+		deadline: o.Deadline, parallel: o.ParallelReads,
+		backends: make(map[string]Backend, len(o.Backends)),
+	}
+	for _, b := range o.Backends {
+		p.backends[b.Name] = b
+	}
+	return p
+}
+
+// Version tells the driver who answers.
+func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
+	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: name, RuntimeVersion: p.version}, nil
+}
+
+// Mount answers with every file of a class, or with an error and none.
+func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	ctx, cancel := withDeadline(ctx, p.deadline)
+	defer cancel()
+
+	request, err := ParseRequest(m.GetAttributes(), p.known())
+	note(ctx, request.attrs()...)
+	if err != nil {
+		return nil, err
+	}
+	identities, err := p.identify(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	reads, err := p.authorize(request, identities)
+	if err != nil {
+		return nil, err
+	}
+	values, err := fetch(ctx, request, reads, p.parallel)
+	if err != nil {
+		return nil, err
+	}
+	files, err := Render(request.Objects, values)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(reads)))
+	return p.respond(request, files)
+}
+
+// known maps the names of the stores to whether they have roles.
+func (p *Provider) known() map[string]bool {
+	known := make(map[string]bool, len(p.backends))
+	for name, b := range p.backends {
+		known[name] = b.HasRoles
+	}
+	return known
+}
+
+// withDeadline ends the work after limit, or earlier when the caller would stop
+// waiting: an answer of ours must come before grpc makes up its own.
+func withDeadline(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		limit = min(limit, left-min(time.Second, left/2))
+	}
+	return context.WithTimeout(ctx, limit)
+}

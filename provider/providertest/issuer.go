@@ -1,0 +1,119 @@
+// Package providertest plays the two sides that meet keymount at its socket: the
+// driver, with the driver's own code for writing files ([Driver]), and the API
+// server's token issuer ([Issuer]). Tests use it, and so does keymount demo.
+package providertest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/keymount/keymount/auth"
+)
+
+// Issuer signs service account tokens like the API server's TokenRequest does.
+type Issuer struct {
+	Name  string
+	KeyID string
+	key   *ecdsa.PrivateKey
+}
+
+// NewIssuer makes an issuer with a key of its own. Two issuers may share a name,
+// or the id of a key, and still not sign for each other.
+func NewIssuer(name, keyID string) (*Issuer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the issuer's key: %w", err)
+	}
+	return &Issuer{Name: name, KeyID: keyID, key: key}, nil
+}
+
+// KeySet is the issuer's public keys as a JSON Web Key Set.
+func (i *Issuer) KeySet() ([]byte, error) {
+	data, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: i.key.Public(), KeyID: i.KeyID, Algorithm: string(jose.ES256), Use: "sig"},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("encode the key set: %w", err)
+	}
+	return data, nil
+}
+
+// Claims are what a service account token says. The zero value of a field leaves
+// the claim out.
+type Claims struct {
+	Issuer         string
+	Subject        string
+	Audience       []string
+	Expires        time.Time
+	NotBefore      time.Time
+	Namespace      string
+	ServiceAccount Reference
+	Pod            Reference
+	Node           Reference
+}
+
+// Reference names an object of the cluster.
+type Reference struct {
+	Name string `json:"name,omitempty"`
+	UID  string `json:"uid,omitempty"`
+}
+
+// ClaimsFor are the claims of a token that the kubelet would request for pod now,
+// for one hour. The uid of a service account is derived from its name.
+func (i *Issuer) ClaimsFor(pod auth.Pod, audience string) Claims {
+	now := time.Now()
+	return Claims{
+		Issuer:         i.Name,
+		Subject:        "system:serviceaccount:" + pod.Namespace + ":" + pod.ServiceAccount,
+		Audience:       []string{audience},
+		Expires:        now.Add(time.Hour),
+		NotBefore:      now,
+		Namespace:      pod.Namespace,
+		ServiceAccount: Reference{pod.ServiceAccount, "uid-of-" + pod.Namespace + "-" + pod.ServiceAccount},
+		Pod:            Reference{pod.Name, pod.UID},
+	}
+}
+
+// Sign makes a token of claims.
+func (i *Issuer) Sign(c Claims) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: i.key},
+		(&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", i.KeyID))
+	if err != nil {
+		return "", fmt.Errorf("make a signer: %w", err)
+	}
+	token, err := jwt.Signed(signer).Claims(c.payload()).Serialize()
+	if err != nil {
+		return "", fmt.Errorf("sign the token: %w", err)
+	}
+	return token, nil
+}
+
+func (c Claims) payload() map[string]any {
+	kubernetes := map[string]any{}
+	for name, reference := range map[string]Reference{"serviceaccount": c.ServiceAccount, "pod": c.Pod, "node": c.Node} {
+		if reference != (Reference{}) {
+			kubernetes[name] = reference
+		}
+	}
+	if c.Namespace != "" {
+		kubernetes["namespace"] = c.Namespace
+	}
+	payload := map[string]any{"iss": c.Issuer, "sub": c.Subject, "kubernetes.io": kubernetes}
+	if c.Audience != nil {
+		payload["aud"] = c.Audience
+	}
+	if !c.Expires.IsZero() {
+		payload["exp"] = c.Expires.Unix()
+	}
+	if !c.NotBefore.IsZero() {
+		payload["nbf"] = c.NotBefore.Unix()
+	}
+	return payload
+}

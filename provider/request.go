@@ -1,0 +1,141 @@
+package provider
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/store"
+)
+
+// ErrRequest wraps mistakes of a class or of the driver's call.
+var ErrRequest = errors.New("bad request")
+
+const (
+	// maxAttributes bounds what one call may ask the parsers to read. The driver's
+	// own limit is etcd's: a class cannot be larger than 1.5 MiB.
+	maxAttributes = 1 << 20
+	// maxMistakes is how many mistakes one error spells out.
+	maxMistakes = 20
+)
+
+// Names of attributes that the kubelet and the driver add to the class's own.
+const (
+	kubeletPrefix      = "csi.storage.k8s.io/"
+	attrPodName        = kubeletPrefix + "pod.name"
+	attrPodNamespace   = kubeletPrefix + "pod.namespace"
+	attrPodUID         = kubeletPrefix + "pod.uid"
+	attrServiceAccount = kubeletPrefix + "serviceAccount.name"
+	attrTokens         = kubeletPrefix + "serviceAccount.tokens"
+	attrClass          = "secretProviderClass"
+	attrProvider       = "providerName"
+)
+
+// Request is one mount: who asks for what.
+type Request struct {
+	Pod     auth.Pod
+	Class   string // name of the SecretProviderClass
+	Tokens  auth.Tokens
+	Objects []Object
+}
+
+// Object is one entry of a class's objects, with the class's defaults filled in.
+type Object struct {
+	Index int // in objects
+	Store string
+	Role  string
+	Path  store.Path
+	// Key is the value wanted; empty for all keys, each a file below File.
+	Key      string
+	File     string // clean and relative; "." is the root of the mount
+	Mode     int32
+	Optional bool // absent in the store: no file, no error
+}
+
+// attrs are what the log line of a mount says of the request.
+func (r Request) attrs() []slog.Attr {
+	return []slog.Attr{
+		slog.String("namespace", r.Pod.Namespace), slog.String("pod", r.Pod.Name),
+		slog.String("service_account", r.Pod.ServiceAccount), slog.String("class", r.Class),
+	}
+}
+
+// ParseRequest reads the attributes of a MountRequest, a JSON object of texts.
+// stores maps the names of the known stores to whether they have roles. It is
+// pure, and strict: the error wraps [ErrRequest] and lists every mistake with its
+// place. The Request is filled as far as it could be read, error or not.
+func ParseRequest(attributes string, stores map[string]bool) (Request, error) {
+	if len(attributes) > maxAttributes {
+		return Request{}, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
+	}
+	var texts map[string]string
+	if err := json.Unmarshal([]byte(attributes), &texts); err != nil {
+		// The error of encoding/json may quote a token: leave it out.
+		return Request{}, fmt.Errorf("%w: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?", ErrRequest)
+	}
+	var m mistakes
+	r := Request{Class: texts[attrClass], Pod: parsePod(texts, &m)}
+	tokens, err := auth.ParseTokens(texts[attrTokens])
+	if err != nil {
+		m.add("%s: %w", attrTokens, err)
+	}
+	r.Tokens = tokens
+	checkNames(texts, &m)
+	r.Objects = parseObjects(texts["objects"], classDefaults{texts["store"], texts["role"], stores}, &m)
+	return r, m.err(r)
+}
+
+func parsePod(texts map[string]string, m *mistakes) auth.Pod {
+	for _, name := range []string{attrPodNamespace, attrPodName, attrPodUID, attrServiceAccount} {
+		if texts[name] == "" {
+			m.add("the driver sent no %s; its CSIDriver object needs podInfoOnMount: true", name)
+		}
+	}
+	return auth.Pod{
+		Namespace: texts[attrPodNamespace], Name: texts[attrPodName],
+		UID: texts[attrPodUID], ServiceAccount: texts[attrServiceAccount],
+	}
+}
+
+// checkNames refuses parameters that nobody reads: they are slips of the pen.
+func checkNames(texts map[string]string, m *mistakes) {
+	known := []string{"store", "role", "objects"}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if strings.HasPrefix(name, kubeletPrefix) || name == attrClass || name == attrProvider || slices.Contains(known, name) {
+			continue
+		}
+		m.add("unknown parameter %q%s", name, spelling.Hint(name, known))
+	}
+}
+
+// mistakes collects what is wrong with a request.
+type mistakes struct{ all []error }
+
+func (m *mistakes) add(format string, args ...any) {
+	m.all = append(m.all, fmt.Errorf(format, args...))
+}
+
+// err is nil without mistakes, and else names the class and all of them.
+func (m *mistakes) err(r Request) error {
+	class := fmt.Sprintf("SecretProviderClass %s/%s", r.Pod.Namespace, r.Class)
+	switch len(m.all) {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
+	}
+	var text strings.Builder
+	for _, mistake := range m.all[:min(len(m.all), maxMistakes)] {
+		fmt.Fprintf(&text, "\n  %v", mistake)
+	}
+	if more := len(m.all) - maxMistakes; more > 0 {
+		fmt.Fprintf(&text, "\n  and %d more", more)
+	}
+	return fmt.Errorf("%w: %s has %d mistakes:%s", ErrRequest, class, len(m.all), text.String())
+}

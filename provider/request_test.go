@@ -1,0 +1,205 @@
+package provider_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/provider/providertest"
+	"github.com/keymount/keymount/store"
+)
+
+const app = "bad request: SecretProviderClass shop/app"
+
+// What an author of a class gets to read for each mistake.
+func TestMistakes(t *testing.T) {
+	const good = `{path: shop/db, key: a, file: a}`
+	tests := map[string]struct{ objects, want string }{
+		"unknown field":           {`[` + good + `, ` + good + `, {path: shop/db, key: a, fiel: b, file: b}]`, "has 2 mistakes:\n  objects[2]: unknown field \"fiel\"; did you mean \"file\"?\n  objects[1]: file: \"a\" is also written by objects[0]"},
+		"one unknown field":       {`[{path: shop/db, key: a, file: a, fiel: b}]`, `objects[0]: unknown field "fiel"; did you mean "file"?`},
+		"far from any field":      {`[{path: shop/db, key: a, file: a, whatever: b}]`, `objects[0]: unknown field "whatever"`},
+		"a field twice":           {`[{path: shop/db, key: a, file: a, file: b}]`, `objects[0]: field "file" is there twice`},
+		"no objects":              {``, "objects: missing or empty; list the secrets, each as {path: ..., key: ..., file: ...}"},
+		"empty list":              {`[]`, "objects: the list is empty; list the secrets, each as {path: ..., key: ..., file: ...}"},
+		"a map":                   {`path: shop/db`, "objects: not a list; list the secrets, each as {path: ..., key: ..., file: ...}"},
+		"a text":                  {`shop/db`, "objects: not a list; list the secrets, each as {path: ..., key: ..., file: ...}"},
+		"broken YAML":             {"- path: [", "objects: not YAML: line 1: did not find expected node content"},
+		"an entry that is a text": {`[shop/db]`, "objects[0]: not a map; write {path: ..., key: ..., file: ...}"},
+		"no path":                 {`[{key: a, file: a}]`, "objects[0]: path: missing; name the secret in the store"},
+		"no file":                 {`[{path: shop/db, key: a}]`, `objects[0]: file: missing; name the file to write, or a folder ("tls/") for one file per key`},
+		"no key":                  {`[{path: shop/db, file: a}]`, `objects[0]: key: missing; name the value for "a", or end file in a slash to get one file per key`},
+		"empty key":               {`[{path: shop/db, key: "", file: a}]`, "objects[0]: key: is empty; give it a value or remove it"},
+		"key and folder":          {`[{path: shop/db, key: a, file: a/}]`, `objects[0]: file: "a/" is a folder, which takes all keys, and key asks for "a" alone; remove the slash or the key`},
+		"path is a list":          {`[{path: [shop, db], key: a, file: a}]`, "objects[0]: path: not a text"},
+		"path with dots":          {`[{path: shop/../db, key: a, file: a}]`, `objects[0]: path: "shop/../db" has the segment ".."; write the path out`},
+		"path with a slash":       {`[{path: /shop/db, key: a, file: a}]`, `objects[0]: path: "/shop/db" has an empty segment; write it without a slash at either end and without doubled slashes`},
+		"path with a query":       {`[{path: "shop/db?version=2", key: a, file: a}]`, `objects[0]: path: "shop/db?version=2" holds '?'; a path has no %, ?, #, backslash or invisible characters`},
+		"absolute file":           {`[{path: shop/db, key: a, file: /etc/passwd}]`, `objects[0]: file: "/etc/passwd" is absolute; it starts at the root of the mount, write it without the slash`},
+		"file out of the mount":   {`[{path: shop/db, key: a, file: a/../../b}]`, `objects[0]: file: "a/../../b" is not a clean path; write it without empty, "." and ".." parts`},
+		"file of the driver":      {`[{path: shop/db, key: a, file: ..data}]`, `objects[0]: file: "..data" starts with two dots, which the driver keeps to itself`},
+		"file with a dot":         {`[{path: shop/db, key: a, file: ./a}]`, `objects[0]: file: "./a" is not a clean path; write it without empty, "." and ".." parts`},
+		"file with doubled slash": {`[{path: shop/db, key: a, file: a//b}]`, `objects[0]: file: "a//b" is not a clean path; write it without empty, "." and ".." parts`},
+		"file with a NUL":         {`[{path: shop/db, key: a, file: "a\0b"}]`, `objects[0]: file: "a\x00b" holds a NUL`},
+		"long name":               {`[{path: shop/db, key: a, file: ` + strings.Repeat("n", 256) + `}]`, "objects[0]: file: a name of 256 bytes is more than a file may have (255)"},
+		"long path":               {`[{path: shop/db, key: a, file: ` + strings.Repeat("n/", 2049) + `n}]`, "objects[0]: file: 4099 bytes are more than a path may have (4096)"},
+		"folder is the file":      {`[{path: shop/db, key: a, file: a}, {path: shop/db, key: a, file: a/b}]`, `objects[1]: file: "a" is a file of objects[0] and cannot be a folder, too`},
+		"file is the folder":      {`[{path: shop/db, file: a/}, {path: shop/db, key: a, file: a}]`, `objects[1]: file: "a" is a folder for objects[0]`},
+		"decimal mode":            {`[{path: shop/db, key: a, file: a, mode: 384}]`, `objects[0]: mode: "384" is not an octal mode from "0000" to "0777", such as "0400"`},
+		"mode with setuid":        {`[{path: shop/db, key: a, file: a, mode: "4755"}]`, `objects[0]: mode: "4755" is not an octal mode from "0000" to "0777", such as "0400"`},
+		"letters for a mode":      {`[{path: shop/db, key: a, file: a, mode: u+r}]`, `objects[0]: mode: "u+r" is not an octal mode from "0000" to "0777", such as "0400"`},
+		"optional is a text":      {`[{path: shop/db, key: a, file: a, optional: "yes"}]`, "objects[0]: optional: is not true or false"},
+	}
+	w := start(t)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			separator := ": "
+			if strings.HasPrefix(test.want, "has ") {
+				separator = " "
+			}
+			w.refused(t, w.volume(pod("shop", "api"), test.objects), codes.InvalidArgument, app+separator+test.want)
+		})
+	}
+}
+
+func TestSevenMistakesGetSeven(t *testing.T) {
+	w := start(t)
+	v := w.volume(pod("shop", "api"), `
+- {path: shop//db, key: a, file: a}
+- {path: shop/db, key: a, file: ../b, mode: 9}
+- {path: shop/db, kee: a, file: c/}
+- {key: d, file: d, optional: maybe}
+`)
+	v.Parameters["obejcts"] = "x"
+	w.refused(t, v, codes.InvalidArgument, app+` has 7 mistakes:
+  unknown parameter "obejcts"; did you mean "objects"?
+  objects[0]: path: "shop//db" has an empty segment; write it without a slash at either end and without doubled slashes
+  objects[1]: file: "../b" starts with two dots, which the driver keeps to itself
+  objects[1]: mode: "9" is not an octal mode from "0000" to "0777", such as "0400"
+  objects[2]: unknown field "kee"; did you mean "key"?
+  objects[3]: path: missing; name the secret in the store
+  objects[3]: optional: is not true or false`)
+}
+
+func TestManyMistakesAreCut(t *testing.T) {
+	w := start(t)
+	_, _, err := w.mount(t, w.volume(pod("shop", "api"), strings.Repeat("- x\n", 30)))
+	if text := statusText(err); !strings.Contains(text, "has 30 mistakes:") || !strings.HasSuffix(text, "objects[19]: not a map; write {path: ..., key: ..., file: ...}\n  and 10 more") {
+		t.Errorf("got %s", text)
+	}
+}
+
+func TestParameters(t *testing.T) {
+	tests := map[string]struct {
+		change func(*providertest.Volume)
+		want   string
+	}{
+		"unknown parameter": {func(v *providertest.Volume) { v.Parameters["rol"] = "x" }, `unknown parameter "rol"; did you mean "role"?`},
+		"unknown store":     {func(v *providertest.Volume) { v.Parameters["store"] = "defautl" }, `objects[0]: store "defautl" is not in keymount.yaml; did you mean "default"?`},
+		"role of a bundle":  {func(v *providertest.Volume) { v.Parameters["role"] = "api" }, `objects[0]: store "default" has no roles; remove role: api`},
+		"tokens not JSON": {
+			func(v *providertest.Volume) {
+				v.Tokens = nil
+				v.Parameters["csi.storage.k8s.io/serviceAccount.tokens"] = canary
+			},
+			`csi.storage.k8s.io/serviceAccount.tokens: not a JSON object of the form {"<audience>": {"token": "<jwt>"}}`,
+		},
+		"no pod info": {func(v *providertest.Volume) { v.Pod.UID = "" }, "the driver sent no csi.storage.k8s.io/pod.uid; its CSIDriver object needs podInfoOnMount: true"},
+	}
+	w := start(t)
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := w.volume(pod("shop", "api"), oneKey)
+			test.change(&v)
+			w.refused(t, v, codes.InvalidArgument, app+": "+test.want)
+		})
+	}
+}
+
+func TestAttributesThatAreNone(t *testing.T) {
+	w := start(t)
+	for _, attributes := range []string{"", "null", "[]", `{"a":1}`, `{"objects": {"` + canary + `": 1}}`, "{"} {
+		_, err := w.driver.Call(t.Context(), attributes)
+		if got := statusText(err); attributes != "null" {
+			if want := "bad request: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?"; got != want {
+				t.Errorf("%q: got %s", attributes, got)
+			}
+		}
+	}
+}
+
+// A key of a secret becomes the name of a file only if the driver will take it.
+func TestKeysThatAreNoFiles(t *testing.T) {
+	w := start(t)
+	for key, want := range map[string]string{
+		"a/b":    `key "a/b" cannot be a file: it holds a slash`,
+		"..data": `key "..data" cannot be a file: "..data" starts with two dots, which the driver keeps to itself`,
+		"":       `key "" cannot be a file: is empty`,
+		".":      `key "." cannot be a file: "." is not a clean path; write it without empty, "." and ".." parts`,
+		"\xff":   `key "\xff" cannot be a file: it is not UTF-8`,
+	} {
+		w.memory.Set("shop/odd", map[string]any{key: canary})
+		w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/odd, file: ./}]"), codes.FailedPrecondition,
+			`objects[0]: secret "shop/odd" of store "default": invalid: `+want)
+	}
+	w.memory.Set("shop/odd", map[string]any{"a": canary})
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/odd, key: a, file: f/a}, {path: shop/odd, file: f/}]"), codes.FailedPrecondition,
+		`objects[1]: secret "shop/odd" of store "default": invalid: file "f/a" is also written by objects[0]`)
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/odd, key: b, file: f}]"), codes.NotFound,
+		`objects[0]: secret "shop/odd" of store "default": not found: no such key "b"; check the key, or say optional: true`)
+}
+
+func FuzzParseRequest(f *testing.F) {
+	for _, objects := range []string{oneKey, "", "[]", "- {path: a/b, file: ./, mode: 0400, optional: true}", "- &a {path: x}\n- *a", "- {<<: {}}", "[[[[", "- path: !!binary YQ==", "- {path: a, key: null, file: ~}"} {
+		attributes, err := providertest.Volume{Pod: pod("shop", "api"), Class: "app", Parameters: map[string]string{"objects": objects}, Tokens: map[string]string{audience: "x"}}.Attributes()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(attributes)
+	}
+	f.Fuzz(checkParsed)
+}
+
+func FuzzParseObjects(f *testing.F) {
+	for _, objects := range []string{oneKey, "- {path: a/b, file: ./}", "- {path: a/b, key: c.0, file: d/e, mode: \"0400\"}"} {
+		f.Add(objects)
+	}
+	f.Fuzz(func(t *testing.T, objects string) {
+		attributes, err := json.Marshal(map[string]string{
+			"objects": objects, "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "n",
+			"csi.storage.k8s.io/pod.uid": "u", "csi.storage.k8s.io/serviceAccount.name": "s",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkParsed(t, string(attributes))
+	})
+}
+
+// checkParsed checks what must hold of any attributes: reading them twice gives
+// the same, and what is accepted is safe to read from a store and to write.
+func checkParsed(t *testing.T, attributes string) {
+	t.Helper()
+	stores := map[string]bool{"default": false, "vault": true}
+	request, err := provider.ParseRequest(attributes, stores)
+	again, errAgain := provider.ParseRequest(attributes, stores)
+	if (err == nil) != (errAgain == nil) || !slices.Equal(request.Objects, again.Objects) {
+		t.Fatal("the same text is read in two ways")
+	}
+	if err != nil {
+		return
+	}
+	for _, o := range request.Objects {
+		path, errPath := store.ParsePath(o.Path.String())
+		file := []*v1alpha1.File{{Path: filepath.Join(o.File, "key")}}
+		if errPath != nil || path != o.Path || fileutil.Validate(file) != nil || o.Mode&^0o777 != 0 {
+			t.Errorf("accepted %+v", o)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+)
+
+const (
+	// maxRequest lets grpc take what ParseRequest then refuses with a final code.
+	// A request over grpc's own limit is answered ResourceExhausted (promise 1).
+	maxRequest = 16 << 20
+	// stopGrace is what mounts under way get beyond their deadline at a stop.
+	stopGrace = 2 * time.Second
+	// bornSuffix names a socket until it has its mode; nobody dials that name.
+	bornSuffix = ".new"
+	dialLimit  = 2 * time.Second
+)
+
+// Server listens on the driver's sockets.
+type Server struct {
+	grpc    *grpc.Server
+	sockets []*socket
+	stop    time.Duration
+	log     *slog.Logger
+}
+
+// Listen opens all sockets or none. Mounts are answered once Run is called; until
+// then they wait.
+func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) (*Server, error) {
+	s := &Server{stop: p.deadline + stopGrace, log: log, grpc: grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ChainUnaryInterceptor(logCalls(log), contain),
+	)}
+	v1alpha1.RegisterCSIDriverProviderServer(s.grpc, p)
+	for _, path := range paths {
+		opened, err := openSocket(ctx, path)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), s.close())
+		}
+		s.sockets = append(s.sockets, opened)
+	}
+	return s, nil
+}
+
+// Run answers until ctx ends, then lets the mounts under way finish, within their
+// deadline and a little more, and removes the sockets that are still its own.
+func (s *Server) Run(ctx context.Context) error {
+	failures := make(chan error, len(s.sockets))
+	for _, socket := range s.sockets {
+		go func() { failures <- s.serve(socket) }()
+	}
+	var failed error
+	running := len(s.sockets)
+	select {
+	case <-ctx.Done():
+	case failed = <-failures:
+		running--
+	}
+	s.shutDown(context.WithoutCancel(ctx))
+	for range running {
+		failed = errors.Join(failed, <-failures)
+	}
+	return errors.Join(failed, s.close())
+}
+
+func (s *Server) serve(socket *socket) error {
+	err := s.grpc.Serve(socket.listener)
+	if err == nil || errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+		return nil
+	}
+	return fmt.Errorf("socket %s: %w", socket.path, err)
+}
+
+func (s *Server) shutDown(ctx context.Context) {
+	late := time.AfterFunc(s.stop, func() {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "mounts under way at the stop were cut off", slog.Duration("after", s.stop))
+		s.grpc.Stop()
+	})
+	defer late.Stop()
+	s.grpc.GracefulStop()
+}
+
+func (s *Server) close() error {
+	var failures []error
+	for _, socket := range s.sockets {
+		failures = append(failures, socket.close())
+	}
+	return errors.Join(failures...)
+}
+
+// socket is a listening unix socket and the file it was born as.
+type socket struct {
+	path     string
+	listener *net.UnixListener
+	born     fs.FileInfo
+}
+
+// openSocket listens on path with mode 0600 from the first moment on: the socket
+// gets its mode under another name and is then renamed, which also replaces a
+// stale one without a gap.
+func openSocket(ctx context.Context, path string) (*socket, error) {
+	if err := checkFree(ctx, path); err != nil {
+		return nil, err
+	}
+	temporary := path + bornSuffix
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("clear the way: %w", err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	// Go would unlink the path at Close even when another process owns it by then.
+	listener.SetUnlinkOnClose(false)
+	born, err := place(temporary, path)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close(), os.Remove(temporary))
+	}
+	return &socket{path: path, listener: listener, born: born}, nil
+}
+
+func place(temporary, path string) (fs.FileInfo, error) {
+	if err := os.Chmod(temporary, 0o600); err != nil {
+		return nil, fmt.Errorf("restrict the socket: %w", err)
+	}
+	born, err := os.Lstat(temporary)
+	if err != nil {
+		return nil, fmt.Errorf("look at the socket: %w", err)
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return nil, fmt.Errorf("put the socket in its place: %w", err)
+	}
+	return born, nil
+}
+
+// checkFree fails unless path is free or a socket that nobody answers.
+func checkFree(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return checkFolder(filepath.Dir(path))
+	case err != nil:
+		return fmt.Errorf("look at what is there: %w", err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("there is a file that is not a socket; move it away")
+	}
+	connection, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		return errors.Join(errors.New("another process serves it; stop that one or list another socket"), connection.Close())
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("cannot tell whether another process serves it: %w", err)
+}
+
+func checkFolder(folder string) error {
+	if _, err := os.Stat(folder); err != nil {
+		return fmt.Errorf("its folder: %w; create it (the driver looks for sockets there) or list another socket", err)
+	}
+	return nil
+}
+
+// close stops listening and removes the file, unless it is not ours any more.
+func (s *socket) close() error {
+	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close socket %s: %w", s.path, err)
+	}
+	now, err := os.Lstat(s.path)
+	if err != nil || !os.SameFile(now, s.born) {
+		return nil //nolint:nilerr // gone or another process's: nothing of ours is left
+	}
+	if err := os.Remove(s.path); err != nil {
+		return fmt.Errorf("remove socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/store"
+)
+
+// maxMessage keeps an error readable in an event; Kubernetes cuts at 1 KiB.
+const maxMessage = 8 << 10
+
+// statusOf gives an error its gRPC code, in this one place.
+//
+// Only final codes are here. With rotation on, the driver takes a retry after
+// Unavailable, DeadlineExceeded, ResourceExhausted, Aborted or Canceled for a
+// fresh mount and starts the pod without its files (promise 1).
+func statusOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	return status.Error(codeOf(err), message(err))
+}
+
+func codeOf(err error) codes.Code {
+	var panicked *panicError
+	for _, kind := range []struct {
+		is   bool
+		code codes.Code
+	}{
+		{errors.As(err, &panicked), codes.Internal},
+		{errors.Is(err, ErrRequest), codes.InvalidArgument},
+		{errors.Is(err, auth.ErrToken), codes.Unauthenticated},
+		{errors.Is(err, access.ErrDenied), codes.PermissionDenied},
+		{errors.Is(err, store.ErrDenied), codes.PermissionDenied},
+		{errors.Is(err, store.ErrNotFound), codes.NotFound},
+		{errors.Is(err, ErrTooLarge), codes.FailedPrecondition},
+		{errors.Is(err, store.ErrInvalid), codes.FailedPrecondition},
+		{errors.Is(err, store.ErrUnavailable), codes.FailedPrecondition},
+		{errors.Is(err, auth.ErrKeys), codes.FailedPrecondition},
+		{errors.Is(err, context.DeadlineExceeded), codes.FailedPrecondition},
+		{errors.Is(err, context.Canceled), codes.FailedPrecondition},
+	} {
+		if kind.is {
+			return kind.code
+		}
+	}
+	return codes.Internal
+}
+
+// message is err's text in what a gRPC status and an event can hold.
+func message(err error) string {
+	text := strings.ToValidUTF8(err.Error(), "\uFFFD")
+	if len(text) <= maxMessage {
+		return text
+	}
+	end := maxMessage
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + " ... (cut)"
+}
+
+// panicError is a panic that was stopped at the border of its request.
+type panicError struct {
+	cause string
+	stack string
+}
+
+// newPanicError keeps the message of a fault of the Go runtime. Any other value
+// may hold a secret: only its type is told.
+func newPanicError(value any) *panicError {
+	p := &panicError{cause: fmt.Sprintf("%T", value), stack: string(debug.Stack())}
+	if fault, ok := value.(runtime.Error); ok {
+		p.cause = fault.Error()
+	}
+	return p
+}
+
+func (p *panicError) Error() string {
+	return "keymount ran into a bug of its own; its log has the stack, please report it"
+}

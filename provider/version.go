@@ -1,0 +1,62 @@
+package provider
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+
+	"github.com/keymount/keymount/internal/secret"
+)
+
+// minVersionKey is the length of SHA-256's output: a shorter key is the weakest part.
+const minVersionKey = sha256.Size
+
+// versioner derives the versions of files from their content, so that a version
+// changes exactly when the bytes do, agrees across nodes and restarts, and tells
+// nobody whether two identities hold the same secret.
+type versioner struct{ key secret.Bytes }
+
+// of is base64url(HMAC-SHA256(key, namespace, service account, store, file,
+// bytes)), each part behind its length so that no two lists of parts look alike.
+func (v versioner) of(r Request, f File) string {
+	mac := hmac.New(sha256.New, v.key.Reveal())
+	for _, part := range []string{r.Pod.Namespace, r.Pod.ServiceAccount, f.Store, f.Path} {
+		writePart(mac, []byte(part))
+	}
+	writePart(mac, f.Contents.Reveal())
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func writePart(mac hash.Hash, part []byte) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+	mac.Write(length[:])
+	mac.Write(part)
+}
+
+// ReadVersionKey reads a versionKeyFile of keymount.yaml.
+func ReadVersionKey(file string) (secret.Bytes, error) {
+	key, err := os.ReadFile(file)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("versionKeyFile: %w", err)
+	}
+	if err := checkVersionKey(key); err != nil {
+		return secret.Bytes{}, fmt.Errorf("versionKeyFile: %s: %w", file, err)
+	}
+	return secret.New(key), nil
+}
+
+func checkVersionKey(key []byte) error {
+	if len(key) >= minVersionKey {
+		return nil
+	}
+	if len(key) == 0 {
+		return errors.New("is empty; fill it with 32 random bytes: head -c 32 /dev/urandom")
+	}
+	return fmt.Errorf("%d bytes are too few; it needs at least %d random ones: head -c 32 /dev/urandom", len(key), minVersionKey)
+}

@@ -1,0 +1,98 @@
+package bundle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+)
+
+// MaxCiphertext is the size in bytes of the largest bundle file: a document of
+// [MaxPlaintext], armored, with room for many recipients.
+const MaxCiphertext = 8 << 20
+
+// ageIntro is how an age file begins that is not armored.
+const ageIntro = "age-encryption.org/v1\n"
+
+// Encrypt encrypts plaintext for every recipient and armors it. It does not look
+// into the plaintext; see [Parse].
+func Encrypt(plaintext []byte, recipients []age.Recipient) ([]byte, error) {
+	if len(recipients) == 0 {
+		return nil, errors.New("encrypt: no recipients; nobody could open the bundle")
+	}
+	var out bytes.Buffer
+	armored := armor.NewWriter(&out)
+	w, err := age.Encrypt(armored, recipients...)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	if _, err := w.Write(plaintext); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	if err := errors.Join(w.Close(), armored.Close()); err != nil {
+		return nil, fmt.Errorf("encrypt: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// Decrypt opens a bundle file, armored or not. Its errors read as the rest of a
+// sentence about the file and hold nothing of it: a file in the clear, put in
+// place by mistake, is not quoted.
+func Decrypt(data []byte, identities []age.Identity) ([]byte, error) {
+	var r io.Reader
+	switch {
+	case bytes.HasPrefix(data, []byte(ageIntro)):
+		r = bytes.NewReader(data)
+	case bytes.HasPrefix(bytes.TrimSpace(data), []byte(armor.Header)):
+		r = armor.NewReader(bytes.NewReader(data))
+	default:
+		return nil, errors.New("is not an age file; make one with 'keymount bundle encrypt'")
+	}
+	opened, err := age.Decrypt(r, identities...)
+	if errors.As(err, new(*age.NoIdentityMatchError)) {
+		return nil, errors.New("none of the identities opens it; it was encrypted for other recipients, encrypt it for one of these")
+	}
+	if err != nil {
+		return nil, errDamaged
+	}
+	plaintext, err := io.ReadAll(opened)
+	if err != nil {
+		return nil, errDamaged
+	}
+	return plaintext, nil
+}
+
+var errDamaged = errors.New("is damaged or cut short; copy it again, or encrypt it again")
+
+// ParseIdentities reads an identity file: one AGE-SECRET-KEY-1... a line, empty
+// lines and comments aside. The error has the line and nothing of its content.
+func ParseIdentities(data []byte) ([]age.Identity, error) {
+	identities, err := age.ParseIdentities(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s; write one AGE-SECRET-KEY-1... on each line, 'keymount bundle keygen' makes one", wrongLine(err, "identity"))
+	}
+	return identities, nil
+}
+
+// ParseRecipients reads a recipients file: one age1... a line, empty lines and
+// comments aside. The error has the line and nothing of its content, which may
+// be an identity by mistake.
+func ParseRecipients(data []byte) ([]age.Recipient, error) {
+	recipients, err := age.ParseRecipients(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s; write one age1... on each line, 'keymount bundle keygen' prints one", wrongLine(err, "recipient"))
+	}
+	return recipients, nil
+}
+
+// wrongLine keeps the line of an error of age, whose text may quote a key.
+func wrongLine(err error, what string) string {
+	var line int
+	if _, scanErr := fmt.Sscanf(err.Error(), "error at line %d", &line); scanErr != nil {
+		return "holds no " + what
+	}
+	return fmt.Sprintf("line %d is no age %s", line, what)
+}

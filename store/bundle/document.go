@@ -1,0 +1,272 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/store"
+)
+
+// MaxPlaintext is the size in bytes of the largest document.
+const MaxPlaintext = 4 << 20
+
+// mostMistakes bounds one error: a document of the wrong kind has thousands.
+const mostMistakes = 20
+
+// Document is what a bundle holds: a secret for each path. The zero Document
+// holds none. It may be shared and used from several goroutines.
+type Document struct{ secrets map[string]secret.Tree }
+
+// Get returns the secret at path.
+func (d Document) Get(path store.Path) (secret.Tree, bool) {
+	tree, ok := d.secrets[path.String()]
+	return tree, ok
+}
+
+// Paths lists the paths that hold a secret, sorted.
+func (d Document) Paths() []string { return slices.Sorted(maps.Keys(d.secrets)) }
+
+// Parse reads a document: one YAML map of paths to maps of keys to values.
+//
+//	shop/db:
+//	  username: shop
+//	  password: "0123"
+//
+// Numbers stay as written (1.10 stays 1.10), timestamps and keys are texts, a
+// !!binary is decoded. Anchors, aliases and merge keys are refused, and so is
+// whatever is there twice. The error has every mistake with its line (the first
+// twenty) and no value.
+func Parse(data []byte) (Document, error) {
+	if len(data) > MaxPlaintext {
+		return Document{}, fmt.Errorf("holds more than %d MiB; split it into several bundles, each a store of its own", MaxPlaintext>>20)
+	}
+	root, err := decode(data)
+	if err != nil {
+		return Document{}, err
+	}
+	var p parser
+	secrets := p.document(root)
+	if err := p.err(); err != nil {
+		return Document{}, err
+	}
+	return Document{secrets}, nil
+}
+
+var errEmpty = errors.New("is empty; it is a map of paths to maps of keys to values")
+
+// decode returns the one node of the one YAML document in data.
+func decode(data []byte) (*yaml.Node, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var first, second yaml.Node
+	switch err := decoder.Decode(&first); {
+	case errors.Is(err, io.EOF):
+		return nil, errEmpty
+	case err != nil:
+		return nil, syntaxMistake(data, err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, fmt.Errorf("line %d: a second YAML document; a bundle is one, remove the --- between them", second.Line)
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxMistake(data, err)
+	}
+	return first.Content[0], nil
+}
+
+// syntaxMistake keeps the place of err alone: what yaml.v3 says may quote a value.
+func syntaxMistake(data []byte, err error) error {
+	if match := regexp.MustCompile(`unknown anchor '(.*)' referenced`).FindStringSubmatch(err.Error()); match != nil {
+		before, _, _ := bytes.Cut(data, []byte("*"+match[1]))
+		return fmt.Errorf("line %d: %s", 1+bytes.Count(before, []byte("\n")), aliasRefused)
+	}
+	line := regexp.MustCompile(`line \d+`).FindString(err.Error())
+	if line == "" {
+		return errors.New("is not YAML; look for control characters and bytes that are not UTF-8")
+	}
+	return fmt.Errorf("near %s: is not YAML; look at the indentation, and quote texts with special characters", line)
+}
+
+const (
+	anchorRefused = "anchors (&) are refused; write the value out, or quote a text that starts with &"
+	aliasRefused  = "aliases (*) are refused; write the value out, or quote a text that starts with *"
+	tagRefused    = "unknown tag; quote a text that starts with an exclamation mark"
+)
+
+// parser turns nodes into values and collects what is wrong with them.
+type parser struct {
+	at       []string // the path, then the keys down to the current value
+	mistakes []error
+}
+
+func (p *parser) err() error {
+	if more := len(p.mistakes) - mostMistakes; more > 0 {
+		return errors.Join(append(p.mistakes[:mostMistakes:mostMistakes], fmt.Errorf("and %d more mistakes", more))...)
+	}
+	return errors.Join(p.mistakes...)
+}
+
+func (p *parser) mistake(n *yaml.Node, format string, args ...any) {
+	place := ""
+	if len(p.at) > 0 {
+		place = fmt.Sprintf("%q: ", p.at[0])
+	}
+	if len(p.at) > 1 {
+		place += fmt.Sprintf("%q: ", strings.Join(p.at[1:], "."))
+	}
+	p.mistakes = append(p.mistakes, fmt.Errorf("line %d: %s%s", n.Line, place, fmt.Sprintf(format, args...)))
+}
+
+// in calls f with name as the current place.
+func (p *parser) in(name string, f func()) {
+	p.at = append(p.at, name)
+	f()
+	p.at = p.at[:len(p.at)-1]
+}
+
+func (p *parser) document(root *yaml.Node) map[string]secret.Tree {
+	secrets := make(map[string]secret.Tree)
+	switch {
+	case !p.allowed(root):
+	case root.Kind == yaml.MappingNode && len(root.Content) > 0:
+		p.entries(root, func(path string, key, value *yaml.Node) { p.secret(secrets, path, key, value) })
+	case root.Kind == yaml.MappingNode, root.ShortTag() == "!!null":
+		p.mistakes = append(p.mistakes, errEmpty)
+	default:
+		p.mistake(root, "a bundle is a map of paths to maps of keys to values")
+	}
+	return secrets
+}
+
+// secret adds the secret under one path.
+func (p *parser) secret(secrets map[string]secret.Tree, path string, key, value *yaml.Node) {
+	if _, err := store.ParsePath(path); err != nil {
+		p.mistake(key, "path %v", err)
+	}
+	p.in(path, func() {
+		if !p.allowed(value) {
+			return
+		}
+		if value.Kind != yaml.MappingNode {
+			p.mistake(key, "is not a map of keys to values")
+			return
+		}
+		tree, err := secret.NewTree(p.value(value))
+		if err != nil {
+			p.mistake(key, "%v", err)
+		}
+		secrets[path] = tree
+	})
+}
+
+// entries calls f for every entry of a map, after the mistakes a key can have.
+func (p *parser) entries(node *yaml.Node, f func(name string, key, value *yaml.Node)) {
+	lines := make(map[string]int)
+	for pair := range slices.Chunk(node.Content, 2) {
+		key, value := pair[0], pair[1]
+		switch first, twice := lines[key.Value]; {
+		case !p.allowed(key):
+		case key.Kind != yaml.ScalarNode:
+			p.mistake(key, "a key is a text, not a list or a map; quote a text that starts with a bracket")
+		case key.ShortTag() == "!!merge":
+			p.mistake(key, "merge keys (<<) are refused; write the keys out")
+		case twice:
+			p.mistake(key, "%q is there twice, first on line %d", key.Value, first)
+		default:
+			lines[key.Value] = key.Line
+			f(key.Value, key, value)
+		}
+	}
+}
+
+// allowed refuses what a plain document does not need and what could make a
+// value differ from what a reader of the file sees.
+func (p *parser) allowed(n *yaml.Node) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		p.mistake(n, aliasRefused)
+	case n.Anchor != "":
+		p.mistake(n, anchorRefused)
+	case !knownTag(n):
+		p.mistake(n, tagRefused)
+	default:
+		return true
+	}
+	return false
+}
+
+func knownTag(n *yaml.Node) bool {
+	known := []string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!binary", "!!timestamp", "!!merge"}
+	if n.Kind == yaml.MappingNode {
+		known = []string{"!!map"}
+	}
+	if n.Kind == yaml.SequenceNode {
+		known = []string{"!!seq"}
+	}
+	return slices.Contains(known, n.ShortTag())
+}
+
+// value returns what the node holds as [secret.NewTree] takes it.
+func (p *parser) value(n *yaml.Node) any {
+	switch {
+	case !p.allowed(n):
+		return nil
+	case n.Kind == yaml.SequenceNode:
+		list := make([]any, len(n.Content))
+		for i, e := range n.Content {
+			p.in(strconv.Itoa(i), func() { list[i] = p.value(e) })
+		}
+		return list
+	case n.Kind == yaml.MappingNode:
+		values := make(map[string]any, len(n.Content)/2)
+		p.entries(n, func(name string, _, value *yaml.Node) {
+			p.in(name, func() { values[name] = p.value(value) })
+		})
+		return values
+	default:
+		return p.scalar(n)
+	}
+}
+
+func (p *parser) scalar(n *yaml.Node) any {
+	switch n.ShortTag() {
+	case "!!null":
+		if n.Value != "" && n.Value != "~" && !strings.EqualFold(n.Value, "null") {
+			p.mistake(n, "is tagged !!null and is not null")
+		}
+		return nil
+	case "!!bool":
+		if !strings.EqualFold(n.Value, "true") && !strings.EqualFold(n.Value, "false") {
+			p.mistake(n, "is tagged !!bool and is neither true nor false")
+		}
+		return strings.EqualFold(n.Value, "true")
+	case "!!int", "!!float":
+		if isJSONNumber(n.Value) {
+			return json.Number(n.Value)
+		}
+	case "!!binary":
+		text, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
+		if err != nil {
+			p.mistake(n, "is tagged !!binary and is not base64")
+		}
+		return string(text)
+	}
+	return n.Value
+}
+
+// isJSONNumber tells numbers from the other texts that are valid JSON by their ends.
+func isJSONNumber(text string) bool {
+	digit := func(c byte) bool { return '0' <= c && c <= '9' }
+	return text != "" && (text[0] == '-' || digit(text[0])) && digit(text[len(text)-1]) && json.Valid([]byte(text))
+}

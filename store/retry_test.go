@@ -1,0 +1,112 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestRetryUntilAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := newShop()
+		memory.Behave(failing(3, store.ErrUnavailable, memory))
+		start := time.Now()
+		value, err := store.Retry(memory).Read(t.Context(), store.Session{}, shopDB(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys := value.Data.Keys(); len(keys) != 1 {
+			t.Errorf("keys %q", keys)
+		}
+		if memory.Reads() != 4 {
+			t.Errorf("%d reads, want 4", memory.Reads())
+		}
+		// Pauses of at most 100, 200 and 400 ms, each at least half of that.
+		if took := time.Since(start); took < 350*time.Millisecond || took > 700*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestRetryEndsWithTheLastCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		memory, start := newShop(), time.Now()
+		memory.Behave(func(context.Context, store.Session, store.Ref) error {
+			return fmt.Errorf("%w: attempt %d", store.ErrUnavailable, memory.Reads())
+		})
+		_, err := store.Retry(memory).Read(ctx, store.Session{}, shopDB(t))
+		if want := fmt.Sprintf("store unavailable: attempt %d", memory.Reads()); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if took := time.Since(start); took != 25*time.Second {
+			t.Errorf("took %v, want what the context gives", took)
+		}
+		// Pauses grow to between one and two seconds: no storm, and no giving up.
+		if reads := memory.Reads(); reads < 14 || reads > 30 {
+			t.Errorf("%d reads in 25 s", reads)
+		}
+	})
+}
+
+func TestRetryOnlyUnavailable(t *testing.T) {
+	for _, kind := range []error{store.ErrNotFound, store.ErrDenied, store.ErrInvalid} {
+		t.Run(kind.Error(), func(t *testing.T) {
+			memory := newShop()
+			memory.Behave(failing(1, kind, memory))
+			_, err := store.Retry(memory).Read(t.Context(), store.Session{}, shopDB(t))
+			if !errors.Is(err, kind) {
+				t.Errorf("error %v, want %v", err, kind)
+			}
+			if memory.Reads() != 1 {
+				t.Errorf("%d reads, want 1", memory.Reads())
+			}
+		})
+	}
+}
+
+func TestRetryConforms(t *testing.T) {
+	storetest.Run(t, func(_ *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
+		memory := storetest.NewMemory()
+		for path, data := range secrets {
+			memory.Set(path, data)
+		}
+		return store.Retry(memory), store.Session{}
+	})
+}
+
+func newShop() *storetest.Memory {
+	memory := storetest.NewMemory()
+	memory.Set("shop/db", map[string]any{"password": "x"})
+	return memory
+}
+
+func shopDB(t *testing.T) store.Ref {
+	t.Helper()
+	path, err := store.ParsePath("shop/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Ref{Path: path}
+}
+
+// failing fails the first reads and lets the later ones through.
+func failing(times int, kind error, memory *storetest.Memory) func(context.Context, store.Session, store.Ref) error {
+	return func(context.Context, store.Session, store.Ref) error {
+		if memory.Reads() > times {
+			return nil
+		}
+		return fmt.Errorf("%w: on purpose", kind)
+	}
+}

@@ -1,0 +1,3 @@
+module github.com/keymount/keymount/tools/configdoc
+
+go 1.26.0
