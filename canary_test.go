@@ -21,6 +21,7 @@ import (
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/provider/certificate"
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/bundle"
 	"github.com/keymount/keymount/store/storetest"
@@ -41,6 +42,8 @@ func canaries() []any {
 		storetest.Memory{},
 		bundle.Bundle{},
 		bundle.Document{},
+		certificate.Files{},
+		certificate.Set{},
 		provider.File{},
 		provider.Options{},
 		provider.Provider{},

@@ -42,9 +42,9 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatalf("bundle.yaml: %v", err)
 			}
-			stores := map[string]bool{}
+			stores := map[string]provider.Features{}
 			for _, s := range c.Stores {
-				stores[s.Name] = s.HasRoles()
+				stores[s.Name] = provider.Features{Roles: s.HasRoles()}
 			}
 			for _, class := range manifests(t, read(t, folder, "secretproviderclass.yaml")) {
 				checkClass(t, class, stores, document)
@@ -53,7 +53,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-func checkClass(t *testing.T, class manifest, stores map[string]bool, document bundle.Document) {
+func checkClass(t *testing.T, class manifest, stores map[string]provider.Features, document bundle.Document) {
 	t.Helper()
 	attributes, err := providertest.Volume{
 		Pod:        auth.Pod{Namespace: class.Metadata.Namespace, Name: "pod", UID: "uid", ServiceAccount: "account"},
@@ -68,12 +68,12 @@ func checkClass(t *testing.T, class manifest, stores map[string]bool, document b
 		t.Error(err)
 	}
 	for _, object := range request.Objects {
-		secret, found := document.Get(object.Path)
+		secret, found := document.Get(object.Secret.Path)
 		if !found && !object.Optional {
-			t.Errorf("class %s wants %s, which the bundle does not have", class.Metadata.Name, object.Path)
+			t.Errorf("class %s wants %s, which the bundle does not have", class.Metadata.Name, object.Secret.Path)
 		}
 		if _, err := secret.Get(object.Key); found && object.Key != "" && err != nil {
-			t.Errorf("class %s: %s: %v", class.Metadata.Name, object.Path, err)
+			t.Errorf("class %s: %s: %v", class.Metadata.Name, object.Secret.Path, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/keymount/keymount/store"
 )
@@ -50,7 +51,7 @@ func Compile(place string, rules []Rule, roles bool) (Rules, error) {
 	var mistakes []error
 	for i, rule := range rules {
 		list := func(field string, texts []string, segments bool) []pattern {
-			patterns, err := compileList(fmt.Sprintf("%s[%d].%s", place, i, field), texts, segments)
+			patterns, err := compileList(fmt.Sprintf("%s[%d].%s", place, i, field), texts, segments, "{"+strings.TrimSuffix(field, "s")+"}")
 			mistakes = append(mistakes, err)
 			return patterns
 		}
@@ -70,7 +71,9 @@ func Compile(place string, rules []Rule, roles bool) (Rules, error) {
 	return out, errors.Join(mistakes...)
 }
 
-func compileList(place string, texts []string, segments bool) ([]pattern, error) {
+// compileList reads one list; selfEvident is the placeholder that stands for the
+// very name the list is held against.
+func compileList(place string, texts []string, segments bool, selfEvident string) ([]pattern, error) {
 	if len(texts) == 0 {
 		all := "*"
 		if segments {
@@ -82,6 +85,9 @@ func compileList(place string, texts []string, segments bool) ([]pattern, error)
 	var mistakes []error
 	for i, text := range texts {
 		p, err := compile(text, segments)
+		if text == selfEvident {
+			err = fmt.Errorf(`%q fits everybody here; write "*" if that is meant`, text)
+		}
 		if err != nil {
 			mistakes = append(mistakes, fmt.Errorf("%s[%d]: %w", place, i, err))
 		}

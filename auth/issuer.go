@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,10 +17,13 @@ const (
 	// keysUsable is the age after which keys are not used any more when their
 	// source has been down all the time.
 	keysUsable = 24 * time.Hour
-	// keysPause keeps tokens with made-up key ids from hammering the source.
-	keysPause = 10 * time.Second
+	// keysPause is the time between two fetches; it keeps tokens with made-up key
+	// ids from hammering the source.
+	keysPause = 2 * time.Second
 	// keysTimeout ends one fetch; it outlives the request that asked for it.
 	keysTimeout = 10 * time.Second
+	// keysPatience is how long a token whose key is known waits for a fresh set.
+	keysPatience = 2 * time.Second
 )
 
 // KeySource is where an issuer's public keys come from: the API server, an OIDC
@@ -34,94 +38,193 @@ type KeySource interface {
 // Issuer remembers the keys of one KeySource. It is safe for concurrent use.
 type Issuer struct {
 	source KeySource
+	now    func() time.Time
 	flight singleflight.Group
 
 	mu      sync.Mutex // guards what follows; not held while fetching
 	name    string
 	keys    map[string]jose.JSONWebKey
 	fetched time.Time // when keys last came
-	tried   time.Time // when they were last asked for
-	err     error     // of the last try
+	tried   time.Time // when the last fetch ended
+	err     error     // of the last fetch
 }
 
-// NewIssuer fetches nothing yet; the first token does.
-func NewIssuer(source KeySource) *Issuer { return &Issuer{source: source} }
+// NewIssuer fetches nothing yet; the first token does. name is the iss of its
+// tokens; empty takes the source's word. now is the clock.
+func NewIssuer(name string, source KeySource, now func() time.Time) *Issuer {
+	return &Issuer{name: name, source: source, now: now}
+}
 
-// Name is the issuer's iss, asked from the source once.
-func (i *Issuer) Name(ctx context.Context, now time.Time) (string, error) {
-	if err := i.refresh(ctx, now, func() bool { return i.name == "" }); err != nil {
-		return "", err
-	}
+// known is the issuer's name, empty when it has to be asked.
+func (i *Issuer) known() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.name == "" {
-		return "", fmt.Errorf("%w: %w", ErrKeys, i.err)
-	}
-	return i.name, nil
+	return i.name
 }
 
-// key finds a public key, fetching when the id is new or the keys are old.
-func (i *Issuer) key(ctx context.Context, id string, now time.Time) (jose.JSONWebKey, error) {
+// ask is the issuer's name; it asks until the source answers or ctx ends.
+func (i *Issuer) ask(ctx context.Context) (string, error) {
+	for {
+		if name := i.known(); name != "" {
+			return name, nil
+		}
+		if err := i.refetch(ctx); err != nil {
+			return "", err
+		}
+	}
+}
+
+// key finds a public key. A key that is new or too old is fetched until the source
+// answers or ctx ends; one that is merely an hour old does not depend on it.
+func (i *Issuer) key(ctx context.Context, id string) (jose.JSONWebKey, error) {
 	if id == "" {
 		return jose.JSONWebKey{}, fmt.Errorf("%w: its header names no key (kid)", ErrToken)
 	}
-	stale := func() bool {
-		_, known := i.keys[id]
-		return !known || now.Sub(i.fetched) >= keysFresh || now.Before(i.fetched)
+	if key, usable := i.remembered(ctx, id); usable {
+		return key, nil
 	}
-	if err := i.refresh(ctx, now, stale); err != nil {
-		return jose.JSONWebKey{}, err
+	for {
+		if err := i.refetch(ctx); err != nil {
+			return jose.JSONWebKey{}, err
+		}
+		i.mu.Lock()
+		key, known := i.keys[id]
+		name, failed := i.name, i.err
+		i.mu.Unlock()
+		switch {
+		case failed != nil: // once more
+		case known:
+			return key, nil
+		default:
+			return jose.JSONWebKey{}, fmt.Errorf("%w: issuer %q has no key %q", ErrToken, name, id)
+		}
 	}
+}
+
+// remembered finds a key that came within a day. When it is over an hour old a
+// fresh set is fetched first, but not waited for when the source is in trouble.
+func (i *Issuer) remembered(ctx context.Context, id string) (jose.JSONWebKey, bool) {
+	key, age, failing := i.look(id)
+	if age < keysFresh {
+		return key, true
+	}
+	if age >= keysUsable {
+		return jose.JSONWebKey{}, false
+	}
+	fetched := i.fetchShared(ctx)
+	if failing {
+		return key, true
+	}
+	patience := time.NewTimer(keysPatience)
+	defer patience.Stop()
+	select {
+	case <-fetched:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	key, age, _ = i.look(id) // gone when the fresh set lacks it
+	return key, age < keysUsable
+}
+
+// look returns a key and the age of the set it is in; a key that is unknown, or a
+// clock that went back, makes it too old to use.
+func (i *Issuer) look(id string) (key jose.JSONWebKey, age time.Duration, failing bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	key, known := i.keys[id]
-	switch {
-	case i.err != nil && (!known || now.Sub(i.fetched) >= keysUsable):
-		return jose.JSONWebKey{}, fmt.Errorf("%w: %w", ErrKeys, i.err)
-	case !known:
-		return jose.JSONWebKey{}, fmt.Errorf("%w: issuer %q has no key %q", ErrToken, i.name, id)
+	age = i.now().Sub(i.fetched)
+	if !known || age < 0 {
+		age = keysUsable
 	}
-	return key, nil
+	return key, age, i.err != nil
 }
 
-// refresh fetches when wanted() says so and the last try is long enough ago. It
-// fails only when ctx ends first: what the fetch brought is in the fields.
-func (i *Issuer) refresh(ctx context.Context, now time.Time, wanted func() bool) error {
-	i.mu.Lock()
-	due := wanted() && (i.tried.IsZero() || now.Sub(i.tried) >= keysPause || now.Before(i.tried))
-	i.mu.Unlock()
-	if !due {
-		return nil
-	}
-	done := i.flight.DoChan("", func() (any, error) {
-		// Others wait for this too, so the caller who came first must not end it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTimeout)
-		defer cancel()
-		i.fetch(ctx, now)
-		return nil, nil
-	})
+// refetch waits until a fetch is due, and for what it brings, which is in the
+// fields afterwards. The error is that ctx ended first; its cause is the last
+// fetch's.
+func (i *Issuer) refetch(ctx context.Context) error {
+	pause := time.NewTimer(i.pause())
+	defer pause.Stop()
 	select {
-	case <-done:
+	case <-pause.C:
+	case <-ctx.Done():
+		return i.gaveUp(ctx)
+	}
+	select {
+	case <-i.fetchShared(ctx):
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: waiting for the issuer's keys: %w", ErrKeys, ctx.Err())
+		return i.gaveUp(ctx)
 	}
 }
 
-func (i *Issuer) fetch(ctx context.Context, now time.Time) {
-	name, set, err := i.source.Keys(ctx)
+func (i *Issuer) gaveUp(ctx context.Context) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.tried, i.err = now, err
+	if i.err != nil {
+		return fmt.Errorf("%w: %w", ErrKeys, i.err)
+	}
+	return fmt.Errorf("%w: waiting for the issuer's keys: %w", ErrKeys, ctx.Err())
+}
+
+// pause is what is left until the next fetch may begin.
+func (i *Issuer) pause() time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	since := i.now().Sub(i.tried)
+	if i.tried.IsZero() || since < 0 {
+		return 0
+	}
+	return max(0, keysPause-since)
+}
+
+// fetchShared fetches once for all who ask meanwhile. It does not end with ctx,
+// which is that of whoever came first.
+func (i *Issuer) fetchShared(ctx context.Context) <-chan singleflight.Result {
+	return i.flight.DoChan("", func() (any, error) {
+		if i.pause() > 0 {
+			return nil, nil // somebody else's fetch has just ended
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTimeout)
+		defer cancel()
+		i.fetch(ctx)
+		return nil, nil
+	})
+}
+
+func (i *Issuer) fetch(ctx context.Context) {
+	name, set, err := i.askSource(ctx)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err == nil && i.name != "" && i.name != name {
+		err = fmt.Errorf("the source of the keys of issuer %q is now that of %q", i.name, name)
+	}
+	i.tried, i.err = i.now(), err
 	if err != nil {
 		return
 	}
-	i.name, i.fetched = name, now
+	i.name, i.fetched = name, i.tried
 	i.keys = make(map[string]jose.JSONWebKey, len(set.Keys))
 	for _, key := range set.Keys {
-		// A private or symmetric key has no business here; IsPublic is false for both.
-		if key.KeyID != "" && key.IsPublic() && key.Valid() {
+		if signs(key) {
 			i.keys[key.KeyID] = key
 		}
 	}
+}
+
+// askSource contains a panic: it would end the process, since the fetch runs in a
+// goroutine of its own. What it says may be anything and is not passed on.
+func (i *Issuer) askSource(ctx context.Context) (name string, keys jose.JSONWebKeySet, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("reading the issuer's keys ran into a bug")
+		}
+	}()
+	return i.source.Keys(ctx)
+}
+
+// signs tells whether a key may vouch for a token: a named public key, not meant
+// for anything else. IsPublic is false for private and for symmetric keys.
+func signs(key jose.JSONWebKey) bool {
+	return key.KeyID != "" && key.IsPublic() && key.Valid() && (key.Use == "" || key.Use == "sig")
 }

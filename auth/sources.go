@@ -158,5 +158,14 @@ func NewDiscoveryKeys(issuer, caFile string) (DiscoveryKeys, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	return DiscoveryKeys{Issuer: issuer, Base: issuer, Client: &http.Client{Transport: transport}}, nil
+	return DiscoveryKeys{Issuer: issuer, Base: issuer, Client: &http.Client{Transport: transport, CheckRedirect: onlyHTTPS}}, nil
+}
+
+// onlyHTTPS keeps a redirect from taking the keys off the protected way.
+func onlyHTTPS(request *http.Request, via []*http.Request) error {
+	const most = 3
+	if request.URL.Scheme != "https" || len(via) > most {
+		return fmt.Errorf("redirected to %s, which is not followed", request.URL.Redacted())
+	}
+	return nil
 }

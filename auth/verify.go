@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json" // unlike the standard one it tells Iss from iss and refuses doubles
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -63,17 +64,9 @@ type reference struct {
 // pod of this request. The error wraps [ErrToken] when the token is at fault,
 // [ErrKeys] when the issuer's keys could not be had; it never holds the token.
 func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected) (Identity, error) {
-	parsed, issuer, err := v.parse(ctx, token)
+	c, err := v.read(ctx, token)
 	if err != nil {
 		return Identity{}, err
-	}
-	key, err := issuer.key(ctx, parsed.Headers[0].KeyID, v.now())
-	if err != nil {
-		return Identity{}, err
-	}
-	var c claims
-	if err := parsed.Claims(key, &c); err != nil {
-		return Identity{}, fmt.Errorf("%w: the signature is not that of issuer %q", ErrToken, issuer.name)
 	}
 	for _, check := range []error{v.checkTimes(c), checkAudience(c, want), checkAccount(c, want), v.checkPod(c, want)} {
 		if check != nil {
@@ -89,36 +82,67 @@ func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected
 	}, nil
 }
 
-// parse reads the token as a signed compact JWT and finds the issuer it names,
-// both still unproven.
-func (v *Verifier) parse(ctx context.Context, token secret.Bytes) (*jwt.JSONWebToken, *Issuer, error) {
-	if token.Len() > maxTokenBytes {
-		return nil, nil, fmt.Errorf("%w: %d bytes are more than a token has (%d at most)", ErrToken, token.Len(), maxTokenBytes)
+// read returns the claims of a token that an accepted issuer signed.
+func (v *Verifier) read(ctx context.Context, token secret.Bytes) (claims, error) {
+	signed, err := parse(token)
+	if err != nil {
+		return claims{}, err
 	}
-	parsed, err := jwt.ParseSigned(string(token.Reveal()), []jose.SignatureAlgorithm{
+	var unproven jwt.Claims
+	if err := json.Unmarshal(signed.UnsafePayloadWithoutVerification(), &unproven); err != nil {
+		return claims{}, fmt.Errorf("%w: its claims are not those of a JWT", ErrToken)
+	}
+	issuer, err := v.issuer(ctx, unproven.Issuer)
+	if err != nil {
+		return claims{}, err
+	}
+	header := signed.Signatures[0].Header
+	key, err := issuer.key(ctx, header.KeyID)
+	if err != nil {
+		return claims{}, err
+	}
+	payload, err := signed.Verify(key)
+	if err != nil || (key.Algorithm != "" && key.Algorithm != header.Algorithm) {
+		return claims{}, fmt.Errorf("%w: the signature is not that of issuer %q", ErrToken, unproven.Issuer)
+	}
+	var c claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return claims{}, fmt.Errorf("%w: its claims are not those of a service account token", ErrToken)
+	}
+	return c, nil
+}
+
+// parse reads the token as a signed JWT in compact form, nothing of it proven.
+func parse(token secret.Bytes) (*jose.JSONWebSignature, error) {
+	if token.Len() > maxTokenBytes {
+		return nil, fmt.Errorf("%w: %d bytes are more than a token has (%d at most)", ErrToken, token.Len(), maxTokenBytes)
+	}
+	signed, err := jose.ParseSignedCompact(string(token.Reveal()), []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512,
 	})
 	var algorithm *jose.ErrUnexpectedSignatureAlgorithm
 	switch {
 	case errors.As(err, &algorithm):
-		return nil, nil, fmt.Errorf("%w: signature algorithm %q is not accepted, only RS256 to RS512 and ES256 to ES512", ErrToken, algorithm.Got)
-	case err != nil:
+		return nil, fmt.Errorf("%w: signature algorithm %q is not accepted, only RS256 to RS512 and ES256 to ES512", ErrToken, algorithm.Got)
+	case err != nil || len(signed.Signatures) != 1:
 		// The library's message may quote the input: leave it out.
-		return nil, nil, fmt.Errorf("%w: it is not a signed JWT in compact form", ErrToken)
+		return nil, fmt.Errorf("%w: it is not a signed JWT in compact form", ErrToken)
 	}
-	var unproven jwt.Claims
-	if err := parsed.UnsafeClaimsWithoutVerification(&unproven); err != nil {
-		return nil, nil, fmt.Errorf("%w: its claims are not a JSON object", ErrToken)
-	}
-	issuer, err := v.issuer(ctx, unproven.Issuer)
-	return parsed, issuer, err
+	return signed, nil
 }
 
+// issuer finds the issuer of this name: among those whose name is known first, so
+// that no token waits for a source that it does not need.
 func (v *Verifier) issuer(ctx context.Context, name string) (*Issuer, error) {
+	for _, issuer := range v.issuers {
+		if issuer.known() == name && name != "" {
+			return issuer, nil
+		}
+	}
 	var accepted []string
 	var failed error
 	for _, issuer := range v.issuers {
-		known, err := issuer.Name(ctx, v.now())
+		known, err := issuer.ask(ctx)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue

@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -22,14 +19,21 @@ func newBundle() *cobra.Command {
 		Use:   "bundle",
 		Short: "Make and open bundles: files of secrets, encrypted with age",
 		Long: `A bundle is a store without a server: one YAML document of secrets, encrypted with
-age. keymount.yaml names the file, and the identity file that opens it on the nodes.`,
+age. keymount.yaml names the file, and the identity file that opens it on the nodes.
+
+Who can open a bundle is noted inside of it, where only they can read it: edit, set and
+rm encrypt it for the same recipients again, and rekey for others. They replace the file
+all at once, so keymount may run meanwhile, and not at all when somebody else changed it
+since they read it.`,
 		Example: `  keymount bundle keygen key.txt > recipient.txt
   keymount bundle encrypt --recipients-file recipient.txt --out secrets.age secrets.yaml
-  keymount bundle decrypt --identity key.txt secrets.age`,
+  keymount bundle list --identity key.txt secrets.age
+  keymount bundle edit --identity key.txt secrets.age`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	command.AddCommand(newBundleKeygen(), newBundleEncrypt(), newBundleDecrypt())
+	command.AddCommand(newBundleKeygen(), newBundleEncrypt(), newBundleDecrypt(), newBundleList(), newBundleSet(),
+		newBundleRemove(), newBundleEdit(), newBundleRekey(), newBundleDiff())
 	return command
 }
 
@@ -92,9 +96,8 @@ type encrypted struct {
 
 // encryption is the command line of bundle encrypt.
 type encryption struct {
-	recipients     []string
-	recipientsFile string
-	out            string
+	audience
+	out string
 }
 
 func newBundleEncrypt() *cobra.Command {
@@ -115,10 +118,8 @@ take somebody's access away, change the secrets too: what was read stays known.`
 		Args: atMostOneFile,
 		RunE: e.run,
 	}
-	flags := command.Flags()
-	flags.StringArrayVarP(&e.recipients, "recipient", "r", nil, "encrypt for this recipient, age1...; may be repeated")
-	flags.StringVarP(&e.recipientsFile, "recipients-file", "R", "", "encrypt for the recipients in this file, one on each line")
-	flags.StringVar(&e.out, "out", "", "the bundle file to write; without it standard output")
+	e.addFlags(command)
+	command.Flags().StringVar(&e.out, "out", "", "the bundle file to write; without it standard output")
 	return command
 }
 
@@ -128,7 +129,7 @@ func (e *encryption) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	recipients, err := e.parseRecipients()
+	recipients, err := e.parse()
 	if err != nil {
 		return err
 	}
@@ -156,36 +157,6 @@ func (e *encryption) run(cmd *cobra.Command, args []string) error {
 	})
 }
 
-// parseRecipients never quotes what it got: it may be an identity by mistake.
-func (e *encryption) parseRecipients() ([]age.Recipient, error) {
-	var all []age.Recipient
-	for i, text := range e.recipients {
-		if strings.HasPrefix(text, "AGE-SECRET-KEY-") {
-			return nil, fmt.Errorf("%w: --recipient number %d is an identity, which is secret and now in your shell's history; give its recipient, the age1... in the identity file's comment", errUsage, i+1)
-		}
-		recipients, err := bundle.ParseRecipients([]byte(text))
-		if err != nil {
-			return nil, fmt.Errorf("%w: --recipient number %d is no age recipient; it starts with age1, 'keymount bundle keygen' prints one", errUsage, i+1)
-		}
-		all = append(all, recipients...)
-	}
-	if e.recipientsFile != "" {
-		data, err := readFile(e.recipientsFile, bundle.MaxCiphertext)
-		if err != nil {
-			return nil, fmt.Errorf("read the recipients: %w", err)
-		}
-		recipients, err := bundle.ParseRecipients(data)
-		if err != nil {
-			return nil, fmt.Errorf("recipients file %s: %w", e.recipientsFile, err)
-		}
-		all = append(all, recipients...)
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: nobody to encrypt for; add --recipient or --recipients-file", errUsage)
-	}
-	return all, nil
-}
-
 func newBundleDecrypt() *cobra.Command {
 	var identityFile string
 	command := &cobra.Command{
@@ -198,27 +169,20 @@ What is printed is secret: give it to a pipe rather than to a file.`,
 		Example: `  keymount bundle decrypt --identity key.txt secrets.age | less`,
 		Args:    atMostOneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if identityFile == "" {
-				return fmt.Errorf("%w: nothing to decrypt with; add --identity", errUsage)
-			}
 			if err := onlyText(cmd, "standard output is the document itself, without a result"); err != nil {
 				return err
 			}
 			return decrypt(cmd, identityFile, args)
 		},
 	}
-	command.Flags().StringVarP(&identityFile, "identity", "i", "", "the file with the identity that opens the bundle")
+	addIdentity(command, &identityFile)
 	return command
 }
 
 func decrypt(cmd *cobra.Command, identityFile string, args []string) error {
-	key, err := readFile(identityFile, bundle.MaxCiphertext)
+	identities, err := readIdentities(identityFile)
 	if err != nil {
-		return fmt.Errorf("read the identity: %w", err)
-	}
-	identities, err := bundle.ParseIdentities(key)
-	if err != nil {
-		return fmt.Errorf("identity file %s: %w", identityFile, err)
+		return err
 	}
 	data, name, err := readInput(cmd, args, bundle.MaxCiphertext)
 	if err != nil {
@@ -245,86 +209,4 @@ func onlyText(cmd *cobra.Command, why string) error {
 		return fmt.Errorf("%w: --output is not for this: %s", errUsage, why)
 	}
 	return nil
-}
-
-// readInput reads the file in args, or standard input, and names it for errors.
-func readInput(cmd *cobra.Command, args []string, limit int64) (data []byte, name string, err error) {
-	if len(args) == 1 && args[0] != "-" {
-		data, err := readFile(args[0], limit)
-		return data, args[0], err
-	}
-	data, err = readAll(cmd.InOrStdin(), limit)
-	if err != nil {
-		return nil, "", fmt.Errorf("standard input: %w", err)
-	}
-	return data, "standard input", nil
-}
-
-func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err // names the file
-	}
-	defer func() { _ = f.Close() }() // nothing was written
-	data, err := readAll(f, limit)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return data, nil
-}
-
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	var b bytes.Buffer
-	switch n, err := b.ReadFrom(io.LimitReader(r, limit+1)); {
-	case err != nil:
-		return nil, err
-	case n > limit:
-		return nil, fmt.Errorf("is larger than %d MiB", limit>>20)
-	}
-	return b.Bytes(), nil
-}
-
-func writeOut(cmd *cobra.Command, data []byte) error {
-	if _, err := cmd.OutOrStdout().Write(data); err != nil {
-		return fmt.Errorf("write to standard output: %w", err)
-	}
-	return nil
-}
-
-// replaceFile puts data in place of a file, all at once, so that a reader or a
-// crash finds the old file or the new one. A symlink stays and its target changes.
-func replaceFile(file string, data []byte) error {
-	if target, err := filepath.EvalSymlinks(file); err == nil {
-		file = target
-	}
-	mode := fs.FileMode(0o600)
-	switch info, err := os.Stat(file); {
-	case err == nil && !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file", file)
-	case err == nil:
-		mode = info.Mode().Perm()
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncFolder(filepath.Dir(file))
-}
-
-// syncFolder makes a rename outlast a power failure.
-func syncFolder(name string) error {
-	folder, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -25,6 +25,22 @@ const (
 // errUsage wraps what is wrong with the command line rather than with the work.
 var errUsage = errors.New("usage")
 
+// exitError ends a command with a code of its own, and without a word when there
+// is no err.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e exitError) Unwrap() error { return e.err }
+
 // Run executes one command line and returns the exit code. It ends soon after
 // ctx does.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
@@ -41,10 +57,13 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
 		_, _ = fmt.Fprintf(errOut, "keymount: %s\nSee '%s --help'.\n", text, command.CommandPath())
 		return exitUsage
-	default:
-		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", err)
-		return exitFailed
 	}
+	exit := exitError{exitFailed, err}
+	_ = errors.As(err, &exit)
+	if exit.err != nil {
+		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", err)
+	}
+	return exit.code
 }
 
 func newRoot() *cobra.Command {

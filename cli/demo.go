@@ -40,7 +40,7 @@ code. Where it may, it mounts a tmpfs for them.`,
 			if cmd.Flag("output").Value.String() == "json" {
 				text = io.Discard
 			}
-			s := &scene{out: text, style: styleOf(text), reveal: reveal}
+			s := &scene{out: &checkedWriter{w: text}, style: styleOf(text), reveal: reveal}
 			if err := s.play(cmd.Context(), keep); err != nil {
 				return fmt.Errorf("demo: %w", err)
 			}
@@ -72,7 +72,7 @@ type demoFile struct {
 // scene tells the story of the demo on a stage that setStage built.
 type scene struct {
 	*stage
-	out    io.Writer
+	out    *checkedWriter
 	style  style
 	reveal bool
 	began  time.Time
@@ -90,7 +90,7 @@ func (s *scene) play(ctx context.Context, keep bool) (err error) {
 	s.say("keymount demo: a mount, a rotation and a denial, without a cluster\n")
 	s.showStage()
 	for _, act := range []func(context.Context) error{s.mount, s.rotate, s.deny} {
-		if err := act(ctx); err != nil {
+		if err := errors.Join(act(ctx), s.out.err); err != nil {
 			return err
 		}
 	}
@@ -99,7 +99,24 @@ func (s *scene) play(ctx context.Context, keep bool) (err error) {
 	}
 	s.say("\nDone in %s; everything is removed again. 'demo --reveal' shows the values, 'demo --keep' leaves it running.\n",
 		time.Since(s.began).Round(10*time.Millisecond))
-	return nil
+	return s.out.err
+}
+
+// checkedWriter remembers the first failure, so that a story told to nobody ends.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(p []byte) (int, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	n, err := c.w.Write(p)
+	if err != nil {
+		c.err = fmt.Errorf("tell the story: %w", err)
+	}
+	return n, c.err
 }
 
 func (s *scene) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format, args...) }
@@ -202,13 +219,13 @@ func (s *scene) keep(ctx context.Context) error {
 	s.heading("5. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
 	s.say(`   alias keymount=%s; cd %s
    cat volume/db/password
-   keymount bundle decrypt --identity key.txt secrets.age > plain.yaml   # edit it, then
-   keymount bundle encrypt --recipient %s --out secrets.age plain.yaml
+   echo something else | keymount bundle set --identity key.txt secrets.age shop/db password
+   keymount bundle edit --identity key.txt secrets.age
    keymount config check --config keymount.yaml
 
    ctrl-C ends the demo and removes the folder.
 
-`, executable, s.folder, s.recipient)
+`, shellQuoted(executable), shellQuoted(s.folder))
 	last := s.result.After
 	ticker := time.NewTicker(republish)
 	defer ticker.Stop()
@@ -218,6 +235,9 @@ func (s *scene) keep(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			last = s.again(ctx, last)
+			if s.out.err != nil {
+				return s.out.err
+			}
 		}
 	}
 }
@@ -277,6 +297,11 @@ func (s *scene) look(versions map[string]string, before []demoFile) ([]demoFile,
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// shellQuoted is text as one word of a shell.
+func shellQuoted(text string) string {
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func podName(p auth.Pod) string {

@@ -58,7 +58,7 @@ func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 		return err
 	}
 	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", node),
-		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Duration("mount_deadline", c.Limits.MountDeadline))
+		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.String("mount_deadline", c.Limits.MountDeadline.String()))
 	if err := server.Run(ctx); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
@@ -100,12 +100,10 @@ func openStores(ctx context.Context, stores []config.Store, log *slog.Logger) ([
 			return nil, fmt.Errorf("store %q: %w", s.Name, err)
 		}
 		opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log.With(slog.String("store", s.Name)))
-		if err := opened.Check(ctx); err != nil {
-			log.LogAttrs(ctx, slog.LevelError, "store cannot be read", slog.String("store", s.Name), slog.String("error", err.Error()))
-		}
+		_ = opened.Check(ctx) // it logs what is wrong
 		backends = append(backends, provider.Backend{
 			Name: s.Name, Store: store.Retry(opened), Rules: rules,
-			Audience: s.Audience(), HasRoles: s.HasRoles(), TokensWithoutPod: s.TokensWithoutPod,
+			Audience: s.Audience(), Features: provider.Features{Roles: s.HasRoles()}, TokensWithoutPod: s.TokensWithoutPod,
 		})
 	}
 	return backends, nil
@@ -118,7 +116,7 @@ func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("issuers[%d]: %w", n, err)
 		}
-		opened = append(opened, auth.NewIssuer(source))
+		opened = append(opened, auth.NewIssuer(i.Issuer, source, time.Now))
 	}
 	return opened, nil
 }

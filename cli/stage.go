@@ -85,7 +85,7 @@ func (s *stage) strike() error {
 }
 
 func (s *stage) makeFolder() (err error) {
-	s.folder, err = os.MkdirTemp("", "keymount-demo-")
+	s.folder, err = os.MkdirTemp(shortTempDir(), "keymount-demo-")
 	if err != nil {
 		return fmt.Errorf("make a private folder: %w", err)
 	}
@@ -101,6 +101,16 @@ func (s *stage) makeFolder() (err error) {
 		s.strikes = append(s.strikes, unmount)
 	}
 	return nil
+}
+
+// shortTempDir is where temporary files go, unless the path of a socket in there
+// would be longer than the kernel takes.
+func shortTempDir() string {
+	const longest = 60
+	if folder := os.TempDir(); len(folder) <= longest {
+		return folder
+	}
+	return "/tmp"
 }
 
 func (s *stage) fillFolder() (err error) {

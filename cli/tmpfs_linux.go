@@ -11,7 +11,8 @@ func mountTmpfs(folder string) (unmount func() error, err error) {
 		return nil, fmt.Errorf("mount a tmpfs: %w", err)
 	}
 	return func() error {
-		if err := syscall.Unmount(folder, 0); err != nil {
+		// Detached, it goes even while a shell stands in it.
+		if err := syscall.Unmount(folder, syscall.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount %s: %w", folder, err)
 		}
 		return nil

@@ -39,7 +39,7 @@ func BenchmarkMountWarm(b *testing.B) {
 	p := provider.New(provider.Options{
 		Version: "v0.0.0-bench", Deadline: 25 * time.Second, ParallelReads: 8,
 		VersionKey: secret.New(make([]byte, 32)),
-		Verifier:   auth.NewVerifier([]*auth.Issuer{auth.NewIssuer(keysOf{issuer})}, node, time.Now),
+		Verifier:   auth.NewVerifier([]*auth.Issuer{auth.NewIssuer("", keysOf{issuer}, time.Now)}, node, time.Now),
 		Backends:   []provider.Backend{{Name: "default", Audience: audience, Store: memory, Rules: compiled}},
 	})
 	var objects strings.Builder

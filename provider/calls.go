@@ -23,7 +23,7 @@ func logCalls(log *slog.Logger) grpc.UnaryServerInterceptor {
 		answer := statusOf(err)
 		code := status.Code(answer)
 		attrs := append(l.read(), slog.String("rpc", path.Base(info.FullMethod)),
-			slog.String("code", code.String()), slog.Duration("took", time.Since(began)))
+			slog.String("code", code.String()), slog.Float64("took_ms", float64(time.Since(began).Microseconds())/1000))
 		level := slog.LevelInfo
 		if err != nil {
 			level = slog.LevelWarn

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +53,7 @@ type setup struct {
 	options provider.Options
 	sockets []string
 	node    string
+	now     func() time.Time
 }
 
 // start runs a provider whose store "default" lets each namespace read below its
@@ -64,7 +67,7 @@ func start(t *testing.T, changes ...func(*world, *setup)) *world {
 	w.issuer = newIssuer(t, issuerName, "key-1")
 	w.publish(w.issuer)
 
-	s := setup{node: node, sockets: []string{w.socket}, options: provider.Options{
+	s := setup{node: node, now: time.Now, sockets: []string{w.socket}, options: provider.Options{
 		Version: "v0.0.0-test", Deadline: 10 * time.Second, ParallelReads: 8,
 		VersionKey: secret.New(bytes.Repeat([]byte{7}, 32)),
 	}}
@@ -75,8 +78,8 @@ func start(t *testing.T, changes ...func(*world, *setup)) *world {
 	for _, change := range changes {
 		change(w, &s)
 	}
-	issuers := []*auth.Issuer{auth.NewIssuer(auth.FileKeys{Issuer: issuerName, File: w.keysFile})}
-	s.options.Verifier = auth.NewVerifier(issuers, s.node, time.Now)
+	issuers := []*auth.Issuer{auth.NewIssuer(issuerName, auth.FileKeys{Issuer: issuerName, File: w.keysFile}, time.Now)}
+	s.options.Verifier = auth.NewVerifier(issuers, s.node, s.now)
 	w.run(s)
 	return w
 }
@@ -237,3 +240,14 @@ func (k keysOf) Keys(context.Context) (string, jose.JSONWebKeySet, error) {
 	keys, err := auth.ParseKeys(data)
 	return k.Name, keys, err
 }
+
+func parsePath(t *testing.T, text string) store.Path {
+	t.Helper()
+	path, err := store.ParsePath(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,12 +1,18 @@
 package provider_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -348,7 +354,12 @@ func TestSizes(t *testing.T) {
 	w.memory.Set("shop/fits", map[string]any{"a": strings.Repeat("a", 4<<20-500)})
 	junk := w.volume(pod("shop", "api"), strings.Repeat("- {a: b}\n", 1<<20/9))
 	huge := w.volume(pod("shop", "api"), strings.Repeat("x", 6<<20))
-	_, _, err := w.mount(t, junk)
+	most := w.volume(pod("shop", "api"), strings.Repeat("x", 15<<20))
+	_, _, err := w.mount(t, most)
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("15 MiB: %v", err)
+	}
+	_, _, err = w.mount(t, junk)
 	if code := status.Code(err); code != codes.InvalidArgument {
 		t.Errorf("1 MiB of junk: %v", err)
 	}
@@ -357,7 +368,7 @@ func TestSizes(t *testing.T) {
 		t.Errorf("6 MiB: %v", err)
 	}
 	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/big, file: big/}]"), codes.FailedPrecondition,
-		"the files are too large: 5243027 bytes with their names and versions, the driver takes 4194304; split the class, the heaviest are big/a (5242880 bytes), big/b (5 bytes)")
+		"the files are too large: 5242885 bytes or more, and the driver takes 4194304; split the class, the heaviest are big/a (5242880 bytes)")
 	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/fits, file: ./}]")); err != nil {
 		t.Errorf("an answer just below the limit: %v", err)
 	}
@@ -386,7 +397,7 @@ func TestOneLogLinePerMount(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(entry, "time")
-		delete(entry, "took")
+		delete(entry, "took_ms")
 		got = append(got, entry)
 	}
 	want := []map[string]any{
@@ -398,6 +409,174 @@ func TestOneLogLinePerMount(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// A class whose objects all want one large value costs the value once, not a
+// thousand times: the answer is refused before it is built.
+func TestAmplification(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/big", map[string]any{"a": strings.Repeat("a", 3<<20)})
+	var objects strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&objects, "- {path: shop/big, key: a, file: f%d}\n", i)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	w.refused(t, w.volume(pod("shop", "api"), objects.String()), codes.FailedPrecondition,
+		"the files are too large: 6291460 bytes or more, and the driver takes 4194304; split the class, the heaviest are f0 (3145728 bytes), f1 (3145728 bytes)")
+	runtime.ReadMemStats(&after)
+	if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 100 {
+		t.Errorf("the mount allocated %d MiB", allocated)
+	}
+}
+
+// Whatever time the caller gives, the answer is ours and final.
+func TestShortDeadlines(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	w := start(t)
+	w.memory.Behave(func(context.Context, store.Session, store.Ref) error { <-release; return nil })
+	v := w.volume(pod("shop", "api"), oneKey)
+	for _, limit := range []time.Duration{400 * time.Millisecond, 800 * time.Millisecond, time.Second} {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		_, err := w.driver.Mount(ctx, v, t.TempDir())
+		cancel()
+		checkStatus(t, err, codes.FailedPrecondition, `objects[0]: secret "shop/db" of store "default": store unavailable: no answer before the mount's deadline`)
+	}
+}
+
+// Reads of one mount do not wait for each other.
+func TestReadsAreParallel(t *testing.T) {
+	w := start(t)
+	var all sync.WaitGroup
+	all.Add(8)
+	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		all.Done()
+		all.Wait() // until eight are here
+		return nil
+	})
+	var objects strings.Builder
+	for i := range 8 {
+		w.memory.Set(fmt.Sprintf("shop/%d", i), map[string]any{"a": canary})
+		fmt.Fprintf(&objects, "- {path: shop/%d, key: a, file: f%d}\n", i, i)
+	}
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), objects.String())); err != nil {
+		t.Error(err)
+	}
+}
+
+// A panic anywhere in a mount, not only in a store, is that mount's error.
+func TestPanicOutsideTheStore(t *testing.T) {
+	broken := true
+	w := start(t, func(_ *world, s *setup) {
+		s.now = func() time.Time {
+			if broken {
+				panic("clock " + canary)
+			}
+			return time.Now()
+		}
+	})
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.Internal,
+		"keymount ran into a bug of its own; its log has the stack, please report it")
+	broken = false
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); err != nil {
+		t.Errorf("the next mount fails, too: %v", err)
+	}
+}
+
+func TestLongErrorsAreCut(t *testing.T) {
+	w := start(t)
+	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		return fmt.Errorf("%w: %s", store.ErrInvalid, strings.Repeat("€", 5000))
+	})
+	_, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey))
+	if got := statusText(err); len(got) > 9<<10 || !strings.HasSuffix(got, "€ ... (cut)") {
+		t.Errorf("%d bytes, ending in %q", len(got), got[len(got)-20:])
+	}
+}
+
+// Versions are a promise to other nodes and other releases: this one is computed
+// by hand from docs/architecture.md.
+func TestVersionByHand(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": "obviously-fake"})
+	_, versions, err := w.mount(t, w.volume(pod("shop", "api"), oneKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := hmac.New(sha256.New, bytes.Repeat([]byte{7}, 32))
+	for _, part := range []string{"shop", "api", "default", "db/password", "obviously-fake"} {
+		mac.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		mac.Write([]byte(part))
+	}
+	if want := base64.RawURLEncoding.EncodeToString(mac.Sum(nil)); versions["db/password"] != want {
+		t.Errorf("got %s, want %s", versions["db/password"], want)
+	}
+}
+
+// What a template reads is judged, read and shared like an object.
+func TestTemplatesReadLikeObjects(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"user": "shop", "password": canary})
+	w.memory.Set("shop/host", map[string]any{"name": "db"})
+	w.memory.Set("payments/db", map[string]any{"password": canary})
+	template := func(text string) string {
+		return "- {path: shop/db, key: user, file: user}\n- {path: shop/db, file: dsn, template: '" + text + "'}"
+	}
+	files, _, err := w.mount(t, w.volume(pod("shop", "api"), template(`{{ .user }}@{{ (secret "shop/host").name }}/{{ (secret "shop/db").user }}`)))
+	if err != nil || files["dsn"] != "shop@db/shop" {
+		t.Errorf("got %q, %v", files["dsn"], err)
+	}
+	if got := w.memory.Reads(); got != 2 {
+		t.Errorf("two secrets cost %d reads", got)
+	}
+	w.refused(t, w.volume(pod("shop", "api"), template(`{{ (secret "payments/db").password }}`)), codes.PermissionDenied,
+		`objects[1]: not allowed: service account shop/api may not read "payments/db" of store "default"; no rule under access of that store in keymount.yaml allows it`)
+	w.refused(t, w.volume(pod("shop", "api"), template(`{{ (secret "shop/none").password }}`)), codes.NotFound,
+		`objects[1]: secret "shop/none" of store "default": not found: no secret at "shop/none"`)
+	files, _, err = w.mount(t, w.volume(pod("shop", "api"), `[{path: shop/db, key: user, file: user}, {path: shop/db, file: dsn, optional: true, template: '{{ (secret "shop/none").x }}'}]`))
+	if _, there := files["dsn"]; err != nil || there {
+		t.Errorf("an optional template without its secret: %v, %v", files, err)
+	}
+	_, _, err = w.mount(t, w.volume(pod("shop", "api"), template(`{{ range .password }}{{ end }}`)))
+	if text := statusText(err); status.Code(err) != codes.FailedPrecondition || strings.Contains(text, canary) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEncodingsOfAllKeys(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/keys", map[string]any{"a": "66616b65", "b": "66 61 6B 65\n"})
+	files, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/keys, encoding: hex, file: keys/}]"))
+	if diff := cmp.Diff(map[string]string{"keys/a": "fake", "keys/b": "fake"}, files); err != nil || diff != "" {
+		t.Errorf("%v, files (-want +got):\n%s", err, diff)
+	}
+	w.memory.Set("shop/keys", map[string]any{"a": canary})
+	_, _, err = w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/keys, encoding: hex, file: keys/}]"))
+	if text := statusText(err); status.Code(err) != codes.FailedPrecondition || strings.Contains(text, canary) {
+		t.Errorf("a value that is no hex: %v", err)
+	}
+}
+
+func TestPinnedVersionThatIsNotThere(t *testing.T) {
+	w := start(t, func(_ *world, s *setup) { s.options.Backends[0].Features.Versions = true })
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/db, key: password, version: 2, file: a}]"), codes.NotFound,
+		`objects[0]: secret "shop/db" of store "default": not found: no version 2 of "shop/db"`)
+}
+
+// A Secret that the driver syncs from the files would fail; the log says so.
+func TestTooLargeToSync(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/big", map[string]any{"a": strings.Repeat("a", 1<<20), "b": "b"})
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/big, file: ./}]")); err != nil {
+		t.Fatal(err)
+	}
+	const want = `"warning":"1048577 bytes are more than a Secret synced from these files can hold (1048576); the heaviest are a (1048576 bytes), b (1 bytes)"`
+	if !strings.Contains(string(w.log.Bytes()), want) {
+		t.Errorf("the log says nothing of it:\n%s", w.log.Bytes())
 	}
 }
 

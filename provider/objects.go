@@ -3,6 +3,7 @@ package provider
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/provider/certificate"
+	"github.com/keymount/keymount/provider/form"
 	"github.com/keymount/keymount/store"
 )
 
@@ -26,14 +29,14 @@ const (
 // classDefaults are what an object inherits from its class.
 type classDefaults struct {
 	store, role string
-	known       map[string]bool // names of stores, and whether they have roles
+	known       map[string]Features
 }
 
 // parseObjects reads the class's objects, a YAML list.
 func parseObjects(text string, class classDefaults, m *mistakes) []Object {
-	var document yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
-		m.add("objects: not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	document, err := decodeList(text)
+	if err != nil {
+		m.add("objects: %w", err)
 		return nil
 	}
 	const form = "list the secrets, each as {path: ..., key: ..., file: ...}"
@@ -63,6 +66,39 @@ func parseObjects(text string, class classDefaults, m *mistakes) []Object {
 	return objects
 }
 
+// decodeList reads one YAML document of plain values. Anchors, aliases and tags
+// are refused: what they mean differs between readers.
+func decodeList(text string) (yaml.Node, error) {
+	var document, more yaml.Node
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	err := decoder.Decode(&document)
+	switch {
+	case errors.Is(err, io.EOF):
+		return document, nil
+	case err != nil:
+		return document, fmt.Errorf("not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
+		return document, errors.New("more than one YAML document; keep one list")
+	}
+	return document, checkPlain(&document)
+}
+
+func checkPlain(node *yaml.Node) error {
+	switch {
+	case node.Anchor != "" || node.Kind == yaml.AliasNode:
+		return fmt.Errorf("line %d: anchors and aliases are not read; write the value out", node.Line)
+	case node.Style&yaml.TaggedStyle != 0:
+		return fmt.Errorf("line %d: the tag %s is not read; remove it", node.Line, node.Tag)
+	}
+	for _, child := range node.Content {
+		if err := checkPlain(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // objectParser reads one entry and notes mistakes under its index.
 type objectParser struct {
 	index  int
@@ -75,23 +111,32 @@ func (p *objectParser) mistake(format string, args ...any) {
 }
 
 func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
-	o := Object{Index: p.index, Store: class.store, Role: class.role}
+	o := Object{Index: p.index}
 	if node.Kind != yaml.MappingNode {
 		p.mistake("not a map; write {path: ..., key: ..., file: ...}")
 		return o
 	}
 	p.readFields(node)
-	p.checkStore(o, class)
-	o.Path = p.path()
-	o.Key = p.text("key")
-	o.File = p.file(o.Key)
+	o.Secret = p.secret(class)
+	o.Key = p.key()
+	p.form(&o)
+	o.File, o.Folder = p.file()
 	o.Mode = p.mode()
 	o.Optional = p.flag("optional")
+	p.checkForm(o)
 	return o
 }
 
+// fieldNames are the fields of an object.
+func fieldNames() []string {
+	return []string{
+		"path", "key", "file", "mode", "optional", "store", "role", "version",
+		"encoding", "format", "template", "keyFormat", "passwordKey",
+	}
+}
+
 func (p *objectParser) readFields(node *yaml.Node) {
-	known := []string{"path", "key", "file", "mode", "optional"}
+	known := fieldNames()
 	p.fields = make(map[string]*yaml.Node, len(known))
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name := node.Content[i].Value
@@ -106,16 +151,28 @@ func (p *objectParser) readFields(node *yaml.Node) {
 	}
 }
 
-func (p *objectParser) checkStore(o Object, class classDefaults) {
-	hasRoles, known := class.known[o.Store]
+// secret reads which secret is meant: the object's own words, else the class's.
+func (p *objectParser) secret(class classDefaults) Secret {
+	s := Secret{Store: p.text("store"), Role: p.text("role"), Version: p.text("version"), Path: p.path()}
+	if s.Store == "" {
+		s.Store = class.store
+	}
+	features, known := class.known[s.Store]
+	// A class's role is for its stores that have roles; an object's is a mistake elsewhere.
+	if s.Role == "" && (features.Roles || s.Store == class.store) {
+		s.Role = class.role
+	}
 	switch {
 	case !known:
-		p.mistake("store %q is not in keymount.yaml%s", o.Store, spelling.Hint(o.Store, slices.Sorted(maps.Keys(class.known))))
-	case o.Role != "" && !hasRoles:
-		p.mistake("store %q has no roles; remove role: %s", o.Store, o.Role)
-	case o.Role == "" && hasRoles:
-		p.mistake("store %q needs a role to log in with; add role", o.Store)
+		p.mistake("store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, slices.Sorted(maps.Keys(class.known))))
+	case s.Role != "" && !features.Roles:
+		p.mistake("store %q has no roles; remove role %q", s.Store, s.Role)
+	case s.Role == "" && features.Roles:
+		p.mistake("store %q needs a role to log in with; add role", s.Store)
+	case s.Version != "" && !features.Versions:
+		p.mistake("store %q keeps no versions; remove version %q", s.Store, s.Version)
 	}
+	return s
 }
 
 // text is a field's text as it was written, quoted or not: empty when absent.
@@ -134,6 +191,18 @@ func (p *objectParser) text(name string) string {
 	return node.Value
 }
 
+// key bounds the names that a value is looked for under: each dot may be a step
+// or a part of a name, so that the work grows faster than the length.
+func (p *objectParser) key() string {
+	const longest = 1024
+	key := p.text("key")
+	if len(key) > longest {
+		p.mistake("key: %d bytes are more than a key may have (%d)", len(key), longest)
+		return ""
+	}
+	return key
+}
+
 func (p *objectParser) path() store.Path {
 	if p.fields["path"] == nil {
 		p.mistake("path: missing; name the secret in the store")
@@ -150,32 +219,104 @@ func (p *objectParser) path() store.Path {
 	return path
 }
 
-// file checks where the object goes. One key wants a file; all keys want a
-// folder, which is written with a slash at its end.
-func (p *objectParser) file(key string) string {
+// file reads where the object goes; a slash at the end says that it is a folder.
+func (p *objectParser) file() (name string, folder bool) {
 	if p.fields["file"] == nil {
 		p.mistake(`file: missing; name the file to write, or a folder ("tls/") for one file per key`)
-		return ""
+		return "", false
 	}
 	text := p.text("file")
 	if text == "" {
-		return ""
+		return "", false
 	}
-	name, folder := strings.CutSuffix(text, "/")
-	switch {
-	case folder && p.fields["key"] != nil:
-		p.mistake("file: %q is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", text, key)
-	case !folder && p.fields["key"] == nil:
-		p.mistake("key: missing; name the value for %q, or end file in a slash to get one file per key", text)
-	}
+	name, folder = strings.CutSuffix(text, "/")
 	if folder && name == "." {
-		return "."
+		return name, folder
 	}
 	if err := checkFile(name); err != nil {
 		p.mistake("file: %w", err)
-		return ""
+		return "", folder
 	}
-	return name
+	return name, folder
+}
+
+// form reads how the value is written.
+func (p *objectParser) form(o *Object) {
+	var err error
+	if text := p.text("encoding"); text != "" {
+		if o.Encoding, err = form.ParseEncoding(text); err != nil {
+			p.mistake("encoding: %w", err)
+		}
+	}
+	if text := p.text("format"); text != "" {
+		p.format(o, text)
+	}
+	if text := p.text("template"); text != "" {
+		if o.Template, err = form.ParseTemplate(text); err != nil {
+			p.mistake("template: %w", err)
+		}
+	}
+	if o.KeyFormat, err = certificate.ParseKeyFormat(p.text("keyFormat")); err != nil {
+		p.mistake("keyFormat: %w", err)
+	}
+	o.PasswordKey = p.text("passwordKey")
+}
+
+func (p *objectParser) format(o *Object, text string) {
+	switch f := CertificateFormat(text); f {
+	case PEM, PFX, JKS:
+		o.Certificate = f
+		return
+	}
+	format, err := form.ParseFormat(text)
+	if err != nil {
+		known := []string{"json", "yaml", "dotenv", "properties", "pem", "pfx", "jks"}
+		p.mistake("format: %q is none of %s%s", text, strings.Join(known, ", "), spelling.Hint(text, known))
+	}
+	o.Format = format
+}
+
+// checkForm finds fields that do not go together.
+func (p *objectParser) checkForm(o Object) {
+	has := func(field string) bool { return p.fields[field] != nil }
+	switch {
+	case has("template"):
+		for _, other := range []string{"key", "format", "encoding"} {
+			if has(other) {
+				p.mistake("%s: a template makes the whole text; remove %s or the template", other, other)
+			}
+		}
+		p.wantsFile(o, "a template makes one text")
+	case has("format") && o.Certificate != PEM:
+		p.wantsFile(o, "format: "+p.text("format")+" makes one file")
+	case has("format"):
+	case o.Folder && has("key"):
+		p.mistake("file: \"%s/\" is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", o.File, o.Key)
+	case !o.Folder && !has("key") && o.File != "":
+		p.mistake("key: missing; name the value for %q, or end file in a slash to get one file per key, or add a format or a template", o.File)
+	}
+	if has("format") && has("encoding") {
+		p.mistake("encoding: is of a value that is written as it is; remove it or the format")
+	}
+	p.checkCertificate(o)
+}
+
+func (p *objectParser) wantsFile(o Object, why string) {
+	if o.Folder {
+		p.mistake("file: \"%s/\" is a folder and %s; remove the slash", o.File, why)
+	}
+}
+
+func (p *objectParser) checkCertificate(o Object) {
+	if p.fields["keyFormat"] != nil && o.Certificate != PEM {
+		p.mistake("keyFormat: is for format: pem; remove it")
+	}
+	if p.fields["passwordKey"] != nil && o.Certificate == "" {
+		p.mistake("passwordKey: is for format: pem, pfx and jks; remove it")
+	}
+	if o.Certificate == JKS && o.PasswordKey == "" {
+		p.mistake("passwordKey: missing; name the key of the secret that holds the keystore's password")
+	}
 }
 
 func (p *objectParser) mode() int32 {
@@ -259,7 +400,7 @@ func checkClashes(objects []Object, m *mistakes) {
 			continue
 		}
 		var err error
-		if o.Key == "" {
+		if o.Folder {
 			err = taken.addFolder(o.File, o.Index)
 		} else {
 			err = taken.addFile(o.File, o.Index)

@@ -9,7 +9,9 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -23,13 +25,17 @@ import (
 // name is what the driver is told the provider is called.
 const name = "keymount"
 
+// maxTurns is how many mounts parse or render at a time; more would wait for a
+// processor anyway.
+const maxTurns = 4
+
 // Backend is one store of keymount.yaml, ready to be read.
 type Backend struct {
 	Name     string
 	Store    store.Store
 	Rules    access.Rules
 	Audience string // of the tokens it accepts
-	HasRoles bool   // whether a class may name a role of it
+	Features Features
 	// TokensWithoutPod accepts tokens that are bound to no pod.
 	TokensWithoutPod bool
 }
@@ -56,6 +62,7 @@ type Provider struct {
 	versions versioner
 	deadline time.Duration
 	parallel int
+	turns    chan struct{}
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
@@ -63,6 +70,7 @@ func New(o Options) *Provider {
 	p := &Provider{
 		version: o.Version, verifier: o.Verifier, versions: versioner{o.VersionKey},
 		deadline: o.Deadline, parallel: o.ParallelReads,
+		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
 	}
 	for _, b := range o.Backends {
@@ -81,7 +89,7 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	ctx, cancel := withDeadline(ctx, p.deadline)
 	defer cancel()
 
-	request, err := ParseRequest(m.GetAttributes(), p.known())
+	request, err := p.parse(ctx, m.GetAttributes())
 	note(ctx, request.attrs()...)
 	if err != nil {
 		return nil, err
@@ -94,23 +102,55 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	if err != nil {
 		return nil, err
 	}
-	values, err := fetch(ctx, request, reads, p.parallel)
+	values, err := fetch(ctx, reads, p.parallel)
 	if err != nil {
 		return nil, err
 	}
-	files, err := Render(request.Objects, values)
-	if err != nil {
-		return nil, err
-	}
-	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(reads)))
-	return p.respond(request, files)
+	return p.answer(ctx, request, values)
 }
 
-// known maps the names of the stores to whether they have roles.
-func (p *Provider) known() map[string]bool {
-	known := make(map[string]bool, len(p.backends))
+// parse reads the request, when it is its turn.
+func (p *Provider) parse(ctx context.Context, attributes string) (Request, error) {
+	done, err := p.turn(ctx)
+	if err != nil {
+		return Request{}, err
+	}
+	defer done()
+	return ParseRequest(attributes, p.known())
+}
+
+// answer makes files and versions of the values, when it is its turn.
+func (p *Provider) answer(ctx context.Context, r Request, values map[Secret]store.Value) (*v1alpha1.MountResponse, error) {
+	done, err := p.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	files, err := Render(ctx, r.Objects, values)
+	if err != nil {
+		return nil, err
+	}
+	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(values)))
+	note(ctx, warnings(files)...)
+	return p.respond(r, files)
+}
+
+// turn waits until one of few may compute: parsing and rendering take memory, tens
+// of megabytes at worst, and a storm of mounts must not multiply it.
+func (p *Provider) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case p.turns <- struct{}{}:
+		return func() { <-p.turns }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no time was left in the queue of mounts: %w", ctx.Err())
+	}
+}
+
+// known are the stores that a class may name.
+func (p *Provider) known() map[string]Features {
+	known := make(map[string]Features, len(p.backends))
 	for name, b := range p.backends {
-		known[name] = b.HasRoles
+		known[name] = b.Features
 	}
 	return known
 }

@@ -2,11 +2,14 @@ package provider
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/provider/certificate"
+	"github.com/keymount/keymount/provider/form"
 	"github.com/keymount/keymount/store"
 )
 
@@ -18,81 +21,188 @@ type File struct {
 	Contents secret.Bytes
 }
 
-// Render makes the files of a mount, sorted by path. values holds the secret of
-// each object by its index; an object without one is optional and absent. It is
-// pure: the same input gives the same files.
-func Render(objects []Object, values map[int]store.Value) ([]File, error) {
-	var r rendering
+// Render makes the files of a mount, sorted by path. A secret without a value is
+// absent, and every object that wants it optional. It does no more than compute,
+// and ends early only for ctx: the same input gives the same files.
+func Render(ctx context.Context, objects []Object, values map[Secret]store.Value) ([]File, error) {
+	r := rendering{values: values}
 	var failures []error
-	for i, o := range objects {
-		value, ok := values[i]
-		if !ok {
+	for _, o := range objects {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("objects[%d]: no time was left to write it: %w", o.Index, err)
+		}
+		if !r.complete(o) {
 			continue
 		}
-		if err := r.object(o, value); err != nil {
-			failures = append(failures, fmt.Errorf("objects[%d]: secret %q of store %q: %w", o.Index, o.Path, o.Store, err))
+		err := r.object(ctx, o)
+		if errors.Is(err, ErrTooLarge) {
+			return nil, err // what comes after would only cost memory
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("objects[%d]: secret %q of store %q: %w", o.Index, o.Secret.Path, o.Secret.Store, err))
 		}
 	}
 	slices.SortFunc(r.files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	return r.files, errors.Join(failures...)
+	return r.files, joined(failures)
 }
 
 // rendering gathers the files of one mount.
 type rendering struct {
-	files []File
-	taken layout
+	values map[Secret]store.Value
+	files  []File
+	size   int // of all contents and paths
+	taken  layout
 }
 
-func (r *rendering) object(o Object, value store.Value) error {
-	if o.Key != "" {
-		return r.key(o, value)
+// complete tells whether all secrets of an object are there.
+func (r *rendering) complete(o Object) bool {
+	return !slices.ContainsFunc(o.Secrets(), func(s Secret) bool { _, ok := r.values[s]; return !ok })
+}
+
+func (r *rendering) object(ctx context.Context, o Object) error {
+	data := r.values[o.Secret].Data
+	if o.Template != nil {
+		return r.template(ctx, o, data)
 	}
-	return r.allKeys(o, value)
-}
-
-func (r *rendering) key(o Object, value store.Value) error {
-	part, err := value.Data.Get(o.Key)
+	part, err := partOf(o, data)
 	switch {
-	case err != nil && o.Optional:
+	case errors.Is(err, secret.ErrNoKey) && o.Optional:
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: %w; check the key, or say optional: true", store.ErrNotFound, err)
+	case o.Certificate != "":
+		return r.certificate(o, data, part)
+	case o.Format != "":
+		contents, err := form.Write(o.Format, part)
+		return r.write(o, o.File, contents, err)
+	case o.Folder:
+		return r.allKeys(o, part)
 	}
-	return r.write(o, o.File, part)
+	return r.plain(o, o.File, part)
 }
 
-func (r *rendering) allKeys(o Object, value store.Value) error {
-	keys := value.Data.Keys()
+func partOf(o Object, data secret.Tree) (secret.Tree, error) {
+	if o.Key == "" {
+		return data, nil
+	}
+	return data.Get(o.Key)
+}
+
+func (r *rendering) template(ctx context.Context, o Object, data secret.Tree) error {
+	contents, err := o.Template.Execute(ctx, data, func(path store.Path) (secret.Tree, bool) {
+		value, ok := r.values[Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path}]
+		return value.Data, ok
+	})
+	if err != nil {
+		err = fmt.Errorf("template: %w", err)
+	}
+	return r.write(o, o.File, contents, err)
+}
+
+func (r *rendering) allKeys(o Object, part secret.Tree) error {
+	keys := part.Keys()
 	if keys == nil {
 		return fmt.Errorf("%w: it is not a map of keys to values; name a key", store.ErrInvalid)
 	}
 	var failures []error
 	for _, key := range keys {
-		failures = append(failures, r.childOf(o, value, key))
+		path := inFolder(o, key)
+		if err := checkKeyAsFile(key, path); err != nil {
+			failures = append(failures, fmt.Errorf("%w: key %q cannot be a file: %w", store.ErrInvalid, key, err))
+			continue
+		}
+		child, _ := part.Child(key)
+		if err := r.plain(o, path, child); errors.Is(err, ErrTooLarge) {
+			return err
+		} else if err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return joined(failures)
+}
+
+// plain writes a value as it is, decoded when the class says that it is encoded.
+func (r *rendering) plain(o Object, path string, part secret.Tree) error {
+	contents, err := part.Text()
+	if err == nil && o.Encoding != "" {
+		contents, err = form.Decode(o.Encoding, contents)
+	}
+	return r.write(o, path, contents, err)
+}
+
+func (r *rendering) certificate(o Object, data, part secret.Tree) error {
+	password, err := passwordOf(o, data)
+	if err != nil {
+		return err
+	}
+	set, err := certificate.Parse(part, password)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	}
+	if o.Folder {
+		return r.certificateFolder(o, set)
+	}
+	var contents secret.Bytes
+	switch o.Certificate {
+	case PFX:
+		contents, err = set.PFX(password)
+	case JKS:
+		contents, err = set.JKS(password)
+	case PEM:
+		contents, err = set.Combined(o.KeyFormat)
+	}
+	return r.write(o, o.File, contents, err)
+}
+
+// passwordOf is the password that the secret itself holds, under another key.
+func passwordOf(o Object, data secret.Tree) (secret.Bytes, error) {
+	if o.PasswordKey == "" {
+		return secret.Bytes{}, nil
+	}
+	part, err := data.Get(o.PasswordKey)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("%w: passwordKey: %w", store.ErrNotFound, err)
+	}
+	return part.Text()
+}
+
+// certificateFolder writes the files that TLS servers and Kubernetes expect.
+func (r *rendering) certificateFolder(o Object, set certificate.Set) error {
+	files, err := set.PEM(o.KeyFormat)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	}
+	var failures []error
+	for _, f := range []struct {
+		name     string
+		contents secret.Bytes
+	}{{"tls.crt", files.Certificate}, {"tls.key", files.Key}, {"ca.crt", files.CA}} {
+		if f.contents.Len() > 0 {
+			failures = append(failures, r.write(o, inFolder(o, f.name), f.contents, nil))
+		}
 	}
 	return errors.Join(failures...)
 }
 
-func (r *rendering) childOf(o Object, value store.Value, key string) error {
-	path := key
-	if o.File != "." {
-		path = o.File + "/" + key
+func inFolder(o Object, name string) string {
+	if o.File == "." {
+		return name
 	}
-	if err := checkKeyAsFile(key, path); err != nil {
-		return fmt.Errorf("%w: key %q cannot be a file: %w", store.ErrInvalid, key, err)
-	}
-	part, _ := value.Data.Child(key)
-	return r.write(o, path, part)
+	return o.File + "/" + name
 }
 
-func (r *rendering) write(o Object, path string, part secret.Tree) error {
-	if err := r.taken.addFile(path, o.Index); err != nil {
-		return fmt.Errorf("%w: file %w", store.ErrInvalid, err)
-	}
-	contents, err := part.Text()
+// write adds a file, unless err says that there is none.
+func (r *rendering) write(o Object, path string, contents secret.Bytes, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}
-	r.files = append(r.files, File{Path: path, Mode: o.Mode, Store: o.Store, Contents: contents})
+	if err := r.taken.addFile(path, o.Index); err != nil {
+		return fmt.Errorf("%w: file %w", store.ErrInvalid, err)
+	}
+	r.size += contents.Len() + len(path)
+	if r.size > maxResponse {
+		return tooLarge(r.size, append(r.files, File{Path: path, Contents: contents}))
+	}
+	r.files = append(r.files, File{Path: path, Mode: o.Mode, Store: o.Secret.Store, Contents: contents})
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/provider/certificate"
+	"github.com/keymount/keymount/provider/form"
 	"github.com/keymount/keymount/store"
 )
 
@@ -46,31 +48,87 @@ type Request struct {
 }
 
 // Object is one entry of a class's objects, with the class's defaults filled in.
+// At most one of Format, Certificate and Template is set; with none of them the
+// value is written as it is.
 type Object struct {
-	Index int // in objects
-	Store string
-	Role  string
-	Path  store.Path
-	// Key is the value wanted; empty for all keys, each a file below File.
-	Key      string
-	File     string // clean and relative; "." is the root of the mount
+	Index  int // in objects
+	Secret Secret
+	// Key is the part of the secret that is wanted; empty for all of it.
+	Key  string
+	File string // clean and relative; "." is the root of the mount
+	// Folder says that File is a folder, which takes several files.
+	Folder   bool
 	Mode     int32
 	Optional bool // absent in the store: no file, no error
+
+	Encoding    form.Encoding // of the value in the store; decoded before writing
+	Format      form.Format
+	Certificate CertificateFormat
+	KeyFormat   certificate.KeyFormat // of the private key, for Certificate: pem
+	PasswordKey string                // where in the secret the password is, for Certificate
+	Template    *form.Template
+}
+
+// Secret is one secret of one store, as one role sees it.
+type Secret struct {
+	Store   string
+	Role    string
+	Path    store.Path
+	Version string // pinned; empty for the latest
+}
+
+// Secrets are all that the object reads: its own, then what its template names.
+func (o Object) Secrets() []Secret {
+	all := []Secret{o.Secret}
+	if o.Template == nil {
+		return all
+	}
+	for _, path := range o.Template.Paths() {
+		if s := (Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path}); s != o.Secret {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// CertificateFormat is a way to write certificates and their private key.
+type CertificateFormat string
+
+// The formats of certificates.
+const (
+	PEM CertificateFormat = "pem"
+	PFX CertificateFormat = "pfx"
+	JKS CertificateFormat = "jks"
+)
+
+// Features are what a class may ask of a store.
+type Features struct {
+	Roles    bool // there are roles to log in with, and one is needed
+	Versions bool // old versions can be read
 }
 
 // attrs are what the log line of a mount says of the request.
 func (r Request) attrs() []slog.Attr {
 	return []slog.Attr{
-		slog.String("namespace", r.Pod.Namespace), slog.String("pod", r.Pod.Name),
-		slog.String("service_account", r.Pod.ServiceAccount), slog.String("class", r.Class),
+		slog.String("namespace", short(r.Pod.Namespace)), slog.String("pod", short(r.Pod.Name)),
+		slog.String("service_account", short(r.Pod.ServiceAccount)), slog.String("class", short(r.Class)),
 	}
 }
 
+// short cuts what cannot be the name of a Kubernetes object; the class's name is
+// whatever the pod's author wrote.
+func short(name string) string {
+	const longest = 253
+	if len(name) <= longest {
+		return name
+	}
+	return strings.ToValidUTF8(name[:longest], "") + "..."
+}
+
 // ParseRequest reads the attributes of a MountRequest, a JSON object of texts.
-// stores maps the names of the known stores to whether they have roles. It is
-// pure, and strict: the error wraps [ErrRequest] and lists every mistake with its
+// stores are the known stores. It is pure, and strict: the error wraps [ErrRequest] and lists every mistake with its
 // place. The Request is filled as far as it could be read, error or not.
-func ParseRequest(attributes string, stores map[string]bool) (Request, error) {
+func ParseRequest(attributes string, stores map[string]Features) (Request, error) {
 	if len(attributes) > maxAttributes {
 		return Request{}, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
 	}
@@ -123,19 +181,13 @@ func (m *mistakes) add(format string, args ...any) {
 
 // err is nil without mistakes, and else names the class and all of them.
 func (m *mistakes) err(r Request) error {
-	class := fmt.Sprintf("SecretProviderClass %s/%s", r.Pod.Namespace, r.Class)
+	class := fmt.Sprintf("SecretProviderClass %s/%s", short(r.Pod.Namespace), short(r.Class))
 	switch len(m.all) {
 	case 0:
 		return nil
 	case 1:
 		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
 	}
-	var text strings.Builder
-	for _, mistake := range m.all[:min(len(m.all), maxMistakes)] {
-		fmt.Fprintf(&text, "\n  %v", mistake)
-	}
-	if more := len(m.all) - maxMistakes; more > 0 {
-		fmt.Fprintf(&text, "\n  and %d more", more)
-	}
-	return fmt.Errorf("%w: %s has %d mistakes:%s", ErrRequest, class, len(m.all), text.String())
+	text := strings.ReplaceAll(joined(m.all).Error(), "\n", "\n  ")
+	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, len(m.all), text)
 }

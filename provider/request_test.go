@@ -3,11 +3,11 @@ package provider_test
 import (
 	"encoding/json"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
@@ -30,11 +30,30 @@ func TestMistakes(t *testing.T) {
 		"empty list":              {`[]`, "objects: the list is empty; list the secrets, each as {path: ..., key: ..., file: ...}"},
 		"a map":                   {`path: shop/db`, "objects: not a list; list the secrets, each as {path: ..., key: ..., file: ...}"},
 		"a text":                  {`shop/db`, "objects: not a list; list the secrets, each as {path: ..., key: ..., file: ...}"},
+		"two documents":           {"[]\n---\n[]", "objects: more than one YAML document; keep one list"},
+		"a second that is broken": {"[]\n...\n: : ][", "objects: more than one YAML document; keep one list"},
+		"an anchor":               {"- &a {path: shop/db, key: a, file: a}\n- *a", "objects: line 1: anchors and aliases are not read; write the value out"},
+		"a tag":                   {"- {path: !!binary c2hvcC9kYg==, key: a, file: a}", "objects: line 1: the tag !!binary is not read; remove it"},
+		"a long key":              {`[{path: shop/db, key: ` + strings.Repeat("k.", 513) + `, file: a}]`, "objects[0]: key: 1026 bytes are more than a key may have (1024)"},
+		"too many objects":        {strings.Repeat("- {}\n", 1001), "objects: 1001 are more than one class may have (1000)"},
+		"template and format":     {`[{path: shop/db, template: x, format: json, file: a}]`, "objects[0]: format: a template makes the whole text; remove format or the template"},
+		"template and key":        {`[{path: shop/db, template: x, key: a, file: a}]`, "objects[0]: key: a template makes the whole text; remove key or the template"},
+		"template into a folder":  {`[{path: shop/db, template: x, file: a/}]`, `objects[0]: file: "a/" is a folder and a template makes one text; remove the slash`},
+		"broken template":         {`[{path: shop/db, template: "{{ if }}", file: a}]`, "objects[0]: template: line 1: missing value for if"},
+		"unknown format":          {`[{path: shop/db, format: jsn, file: a}]`, `objects[0]: format: "jsn" is none of json, yaml, dotenv, properties, pem, pfx, jks; did you mean "json"?`},
+		"format into a folder":    {`[{path: shop/db, format: yaml, file: a/}]`, `objects[0]: file: "a/" is a folder and format: yaml makes one file; remove the slash`},
+		"format and encoding":     {`[{path: shop/db, format: yaml, encoding: hex, file: a}]`, "objects[0]: encoding: is of a value that is written as it is; remove it or the format"},
+		"unknown encoding":        {`[{path: shop/db, key: a, encoding: base46, file: a}]`, `objects[0]: encoding: "base46" is no encoding; did you mean "base64"?; there are base64, hex`},
+		"keyFormat alone":         {`[{path: shop/db, key: a, keyFormat: pkcs8, file: a}]`, "objects[0]: keyFormat: is for format: pem; remove it"},
+		"unknown keyFormat":       {`[{path: shop/db, format: pem, keyFormat: pkcs9, file: a}]`, `objects[0]: keyFormat: unknown key format "pkcs9"; did you mean "pkcs1"?`},
+		"passwordKey alone":       {`[{path: shop/db, key: a, passwordKey: b, file: a}]`, "objects[0]: passwordKey: is for format: pem, pfx and jks; remove it"},
+		"keystore, no password":   {`[{path: shop/db, format: jks, file: a}]`, "objects[0]: passwordKey: missing; name the key of the secret that holds the keystore's password"},
+		"version of a bundle":     {`[{path: shop/db, key: a, version: 3, file: a}]`, `objects[0]: store "default" keeps no versions; remove version "3"`},
 		"broken YAML":             {"- path: [", "objects: not YAML: line 1: did not find expected node content"},
 		"an entry that is a text": {`[shop/db]`, "objects[0]: not a map; write {path: ..., key: ..., file: ...}"},
 		"no path":                 {`[{key: a, file: a}]`, "objects[0]: path: missing; name the secret in the store"},
 		"no file":                 {`[{path: shop/db, key: a}]`, `objects[0]: file: missing; name the file to write, or a folder ("tls/") for one file per key`},
-		"no key":                  {`[{path: shop/db, file: a}]`, `objects[0]: key: missing; name the value for "a", or end file in a slash to get one file per key`},
+		"no key":                  {`[{path: shop/db, file: a}]`, `objects[0]: key: missing; name the value for "a", or end file in a slash to get one file per key, or add a format or a template`},
 		"empty key":               {`[{path: shop/db, key: "", file: a}]`, "objects[0]: key: is empty; give it a value or remove it"},
 		"key and folder":          {`[{path: shop/db, key: a, file: a/}]`, `objects[0]: file: "a/" is a folder, which takes all keys, and key asks for "a" alone; remove the slash or the key`},
 		"path is a list":          {`[{path: [shop, db], key: a, file: a}]`, "objects[0]: path: not a text"},
@@ -102,7 +121,7 @@ func TestParameters(t *testing.T) {
 	}{
 		"unknown parameter": {func(v *providertest.Volume) { v.Parameters["rol"] = "x" }, `unknown parameter "rol"; did you mean "role"?`},
 		"unknown store":     {func(v *providertest.Volume) { v.Parameters["store"] = "defautl" }, `objects[0]: store "defautl" is not in keymount.yaml; did you mean "default"?`},
-		"role of a bundle":  {func(v *providertest.Volume) { v.Parameters["role"] = "api" }, `objects[0]: store "default" has no roles; remove role: api`},
+		"role of a bundle":  {func(v *providertest.Volume) { v.Parameters["role"] = "api" }, `objects[0]: store "default" has no roles; remove role "api"`},
 		"tokens not JSON": {
 			func(v *providertest.Volume) {
 				v.Tokens = nil
@@ -124,13 +143,32 @@ func TestParameters(t *testing.T) {
 
 func TestAttributesThatAreNone(t *testing.T) {
 	w := start(t)
-	for _, attributes := range []string{"", "null", "[]", `{"a":1}`, `{"objects": {"` + canary + `": 1}}`, "{"} {
+	for _, attributes := range []string{"", "[]", `{"a":1}`, `{"objects": {"` + canary + `": 1}}`, "{"} {
 		_, err := w.driver.Call(t.Context(), attributes)
-		if got := statusText(err); attributes != "null" {
-			if want := "bad request: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?"; got != want {
-				t.Errorf("%q: got %s", attributes, got)
-			}
-		}
+		checkStatus(t, err, codes.InvalidArgument, "bad request: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?")
+	}
+	_, err := w.driver.Call(t.Context(), "null")
+	if got := statusText(err); status.Code(err) != codes.InvalidArgument || !strings.Contains(got, "has 5 mistakes:") {
+		t.Errorf("null: %v", err)
+	}
+}
+
+// What a pod's author writes cannot flood the log or the event.
+func TestLongNames(t *testing.T) {
+	w := start(t)
+	v := w.volume(pod("shop", "api"), "[]")
+	v.Class = strings.Repeat("n", 900<<10)
+	_, _, err := w.mount(t, v)
+	if got := statusText(err); len(got) > 1000 {
+		t.Errorf("the error has %d bytes", len(got))
+	}
+	if n := len(w.log.Bytes()); n > 3000 {
+		t.Errorf("the log has %d bytes", n)
+	}
+	v = w.volume(pod("shop", "api"), "[{path: shop/db, key: k, file: "+strings.Repeat("f/", 2000)+"..}, "+strings.Repeat("{fie: x},", 30)+"]")
+	_, _, err = w.mount(t, v)
+	if got := statusText(err); len(got) > 9<<10 {
+		t.Errorf("the error has %d bytes", len(got))
 	}
 }
 
@@ -186,19 +224,19 @@ func FuzzParseObjects(f *testing.F) {
 // the same, and what is accepted is safe to read from a store and to write.
 func checkParsed(t *testing.T, attributes string) {
 	t.Helper()
-	stores := map[string]bool{"default": false, "vault": true}
+	stores := map[string]provider.Features{"default": {}, "vault": {Roles: true, Versions: true}}
 	request, err := provider.ParseRequest(attributes, stores)
 	again, errAgain := provider.ParseRequest(attributes, stores)
-	if (err == nil) != (errAgain == nil) || !slices.Equal(request.Objects, again.Objects) {
+	if (err == nil) != (errAgain == nil) || len(request.Objects) != len(again.Objects) {
 		t.Fatal("the same text is read in two ways")
 	}
 	if err != nil {
 		return
 	}
 	for _, o := range request.Objects {
-		path, errPath := store.ParsePath(o.Path.String())
+		path, errPath := store.ParsePath(o.Secret.Path.String())
 		file := []*v1alpha1.File{{Path: filepath.Join(o.File, "key")}}
-		if errPath != nil || path != o.Path || fileutil.Validate(file) != nil || o.Mode&^0o777 != 0 {
+		if errPath != nil || path != o.Secret.Path || fileutil.Validate(file) != nil || o.Mode&^0o777 != 0 {
 			t.Errorf("accepted %+v", o)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -17,6 +18,9 @@ var ErrTooLarge = errors.New("the files are too large")
 // maxResponse is what the driver's grpc client takes. One byte more and the mount
 // fails there with ResourceExhausted, which is not a final code.
 const maxResponse = 4 << 20
+
+// maxSynced is what a Kubernetes Secret holds.
+const maxSynced = 1 << 20
 
 // placeholder is the one file of a mount whose objects are all optional and
 // absent: the driver keeps old files in place on an empty list.
@@ -39,14 +43,34 @@ func (p *Provider) respond(r Request, files []File) (*v1alpha1.MountResponse, er
 }
 
 func tooLarge(size int, files []File) error {
+	return fmt.Errorf("%w: %d bytes or more, and the driver takes %d; split the class, the heaviest are %s",
+		ErrTooLarge, size, maxResponse, heaviest(files))
+}
+
+// warnings are what the log line of a good mount has to say: a Kubernetes Secret
+// that the driver syncs from these files would fail, and only the driver knows
+// whether one is wanted.
+func warnings(files []File) []slog.Attr {
+	size := 0
+	for _, f := range files {
+		size += f.Contents.Len()
+	}
+	if size <= maxSynced {
+		return nil
+	}
+	return []slog.Attr{slog.String("warning", fmt.Sprintf("%d bytes are more than a Secret synced from these files can hold (%d); the heaviest are %s",
+		size, maxSynced, heaviest(files)))}
+}
+
+// heaviest names the largest files.
+func heaviest(files []File) string {
 	const named = 3
-	heaviest := slices.SortedFunc(slices.Values(files), func(a, b File) int {
+	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int {
 		return cmp.Or(cmp.Compare(b.Contents.Len(), a.Contents.Len()), cmp.Compare(a.Path, b.Path))
 	})
 	var list []string
-	for _, f := range heaviest[:min(named, len(heaviest))] {
+	for _, f := range sorted[:min(named, len(sorted))] {
 		list = append(list, fmt.Sprintf("%s (%d bytes)", f.Path, f.Contents.Len()))
 	}
-	return fmt.Errorf("%w: %d bytes with their names and versions, the driver takes %d; split the class, the heaviest are %s",
-		ErrTooLarge, size, maxResponse, strings.Join(list, ", "))
+	return strings.Join(list, ", ")
 }

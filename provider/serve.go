@@ -22,8 +22,9 @@ const (
 	maxRequest = 16 << 20
 	// stopGrace is what mounts under way get beyond their deadline at a stop.
 	stopGrace = 2 * time.Second
-	// bornSuffix names a socket until it has its mode; nobody dials that name.
+	// bornSuffix names a socket until it is in its place; nobody dials that name.
 	bornSuffix = ".new"
+	socketMode = 0o600
 	dialLimit  = 2 * time.Second
 )
 
@@ -84,7 +85,7 @@ func (s *Server) serve(socket *socket) error {
 
 func (s *Server) shutDown(ctx context.Context) {
 	late := time.AfterFunc(s.stop, func() {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "mounts under way at the stop were cut off", slog.Duration("after", s.stop))
+		s.log.LogAttrs(ctx, slog.LevelWarn, "mounts under way at the stop were cut off", slog.String("after", s.stop.String()))
 		s.grpc.Stop()
 	})
 	defer late.Stop()
@@ -106,10 +107,15 @@ type socket struct {
 	born     fs.FileInfo
 }
 
-// openSocket listens on path with mode 0600 from the first moment on: the socket
-// gets its mode under another name and is then renamed, which also replaces a
-// stale one without a gap.
+// openSocket listens on path, for its own user alone from the first moment on. The
+// socket is made under another name and then renamed, which replaces a stale one
+// without a gap; a lock on the folder keeps two keymounts from doing so at once.
 func openSocket(ctx context.Context, path string) (*socket, error) {
+	unlock, err := lockFolder(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if err := checkFree(ctx, path); err != nil {
 		return nil, err
 	}
@@ -117,9 +123,9 @@ func openSocket(ctx context.Context, path string) (*socket, error) {
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the way: %w", err)
 	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	listener, err := listenPrivately(ctx, temporary)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, err
 	}
 	// Go would unlink the path at Close even when another process owns it by then.
 	listener.SetUnlinkOnClose(false)
@@ -130,8 +136,39 @@ func openSocket(ctx context.Context, path string) (*socket, error) {
 	return &socket{path: path, listener: listener, born: born}, nil
 }
 
+// listenPrivately gives the socket its mode before bind makes the file of it.
+func listenPrivately(ctx context.Context, path string) (*net.UnixListener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, failed)
+	}}
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	unix, ok := listener.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(errors.New("listen: not a unix socket"), listener.Close())
+	}
+	return unix, nil
+}
+
+func lockFolder(name string) (unlock func(), err error) {
+	folder, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("its folder: %w; create it (the driver looks for sockets there) or list another socket", err)
+	}
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock its folder: %w", err), folder.Close())
+	}
+	return func() { _ = folder.Close() }, nil // which lets go of the lock
+}
+
 func place(temporary, path string) (fs.FileInfo, error) {
-	if err := os.Chmod(temporary, 0o600); err != nil {
+	// Not every kernel takes the mode from the socket; it is never wider than umask
+	// allows and now certainly right.
+	if err := os.Chmod(temporary, socketMode); err != nil {
 		return nil, fmt.Errorf("restrict the socket: %w", err)
 	}
 	born, err := os.Lstat(temporary)
@@ -149,7 +186,7 @@ func checkFree(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return checkFolder(filepath.Dir(path))
+		return nil
 	case err != nil:
 		return fmt.Errorf("look at what is there: %w", err)
 	case info.Mode().Type() != fs.ModeSocket:
@@ -163,13 +200,6 @@ func checkFree(ctx context.Context, path string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot tell whether another process serves it: %w", err)
-}
-
-func checkFolder(folder string) error {
-	if _, err := os.Stat(folder); err != nil {
-		return fmt.Errorf("its folder: %w; create it (the driver looks for sockets there) or list another socket", err)
-	}
-	return nil
 }
 
 // close stops listening and removes the file, unless it is not ours any more.

@@ -87,7 +87,7 @@ func TestSocketsThatCannotBeHad(t *testing.T) {
 	for socket, want := range map[string]string{
 		w.socket: "another process serves it; stop that one or list another socket",
 		file:     "there is a file that is not a socket; move it away",
-		missing:  "its folder: stat " + filepath.Dir(missing) + ": no such file or directory; create it (the driver looks for sockets there) or list another socket",
+		missing:  "its folder: open " + filepath.Dir(missing) + ": no such file or directory; create it (the driver looks for sockets there) or list another socket",
 	} {
 		_, err := provider.Listen(t.Context(), []string{free, socket}, provider.New(provider.Options{}), slog.New(slog.DiscardHandler))
 		if err == nil || err.Error() != "socket "+socket+": "+want {

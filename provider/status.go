@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -56,6 +57,15 @@ func codeOf(err error) codes.Code {
 		}
 	}
 	return codes.Internal
+}
+
+// joined is errors.Join for a message that people read: the rest is counted.
+func joined(failures []error) error {
+	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
+	if more := len(failures) - maxMistakes; more > 0 {
+		failures = append(failures[:maxMistakes:maxMistakes], fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(failures...)
 }
 
 // message is err's text in what a gRPC status and an event can hold.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/provider/providertest"
 )
@@ -35,6 +36,10 @@ func TestTokens(t *testing.T) {
 		"of the same pod's predecessor": {
 			change: func(c *providertest.Claims) { c.Pod.UID = "uid-before" },
 			want:   "it belongs to pod api-0 (uid uid-before), the request is for pod api-0 (uid uid-shop-api)",
+		},
+		"of a pod of another name": {
+			change: func(c *providertest.Claims) { c.Pod.Name = "web-0" },
+			want:   "it belongs to pod web-0 (uid uid-shop-api), the request is for pod api-0 (uid uid-shop-api)",
 		},
 		"of no pod": {
 			change: func(c *providertest.Claims) { c.Pod = providertest.Reference{} },
@@ -141,7 +146,7 @@ func TestMalformedTokens(t *testing.T) {
 		"a key of its own":            {header(`{"alg":"ES256","jwk":{"kty":"oct","k":"AAAA"}}`) + "." + parts[1] + "." + parts[2], "it is not a signed JWT in compact form"},
 		"not a JWT":                   {"not a token", "it is not a signed JWT in compact form"},
 		"two parts":                   {parts[0] + "." + parts[1], "it is not a signed JWT in compact form"},
-		"claims that are no object":   {parts[0] + "." + header(`"text"`) + "." + parts[2], "its claims are not a JSON object"},
+		"claims that are no object":   {parts[0] + "." + header(`"text"`) + "." + parts[2], "its claims are not those of a JWT"},
 		"claims of a foreign payload": {parts[0] + "." + header(`{"iss":"https://cluster.invalid"}`) + "." + parts[2], `the signature is not that of issuer "https://cluster.invalid"`},
 		"more bytes than a token has": {strings.Repeat("a", 64<<10+1), "65537 bytes are more than a token has (65536 at most)"},
 	}
@@ -220,4 +225,42 @@ func TestNodeClaim(t *testing.T) {
 	nameless := start(t, func(_ *world, s *setup) { s.node = "" })
 	nameless.refused(t, bound(nameless), codes.Unauthenticated,
 		refusedToken+`it is bound to node "node-1" and keymount does not know its own node: start it with --node-name or NODE_NAME`)
+}
+
+// The API server's clock may run a minute ahead of the node's, and no more.
+func TestClockSkew(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	v := w.volume(pod("shop", "api"), oneKey)
+	claims := w.issuer.ClaimsFor(pod("shop", "api"), audience)
+	claims.NotBefore = time.Now().Add(50 * time.Second)
+	v.Tokens[audience] = w.sign(w.issuer, claims)
+	if _, _, err := w.mount(t, v); err != nil {
+		t.Errorf("a clock 50 seconds behind: %v", err)
+	}
+	claims.NotBefore = time.Now().Add(90 * time.Second)
+	v.Tokens[audience] = w.sign(w.issuer, claims)
+	if _, _, err := w.mount(t, v); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a clock 90 seconds behind: %v", err)
+	}
+}
+
+// Claims of another shape are refused after the signature, and say so.
+func TestOddClaims(t *testing.T) {
+	w := start(t)
+	v := w.volume(pod("shop", "api"), oneKey)
+	claims := w.issuer.ClaimsFor(pod("shop", "api"), audience)
+	for name, change := range map[string]map[string]any{
+		"claims as a text":  {"kubernetes.io": "x"},
+		"audience a number": {"aud": 7},
+		"end as a text":     {"exp": "tomorrow"},
+		"no claims":         {"kubernetes.io": nil},
+	} {
+		claims.Extra = change
+		v.Tokens[audience] = w.sign(w.issuer, claims)
+		_, _, err := w.mount(t, v)
+		if text := statusText(err); status.Code(err) != codes.Unauthenticated || strings.Contains(text, "signature") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

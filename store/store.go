@@ -45,6 +45,9 @@ type Session struct {
 // Ref names one secret of a store.
 type Ref struct {
 	Path Path
+	// Version is the one wanted, as the store counts them; empty for the latest. A
+	// store that keeps none answers any other with ErrInvalid.
+	Version string
 }
 
 // Value is a secret as it was read.

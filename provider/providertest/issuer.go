@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -57,6 +58,8 @@ type Claims struct {
 	ServiceAccount Reference
 	Pod            Reference
 	Node           Reference
+	// Extra are claims in place of what the fields above make.
+	Extra map[string]any
 }
 
 // Reference names an object of the cluster.
@@ -115,5 +118,6 @@ func (c Claims) payload() map[string]any {
 	if !c.NotBefore.IsZero() {
 		payload["nbf"] = c.NotBefore.Unix()
 	}
+	maps.Copy(payload, c.Extra)
 	return payload
 }

@@ -2,6 +2,16 @@
 // encrypted with age, in a file on the node. The file may live in Git, in a
 // ConfigMap or on a disk; the identity that opens it is a file of its own. The
 // document is decrypted in memory only.
+//
+// Who can open a bundle is not to be read off an age file, only how many they are.
+// To write one again for the same people their recipients have to be known, and a
+// list beside the file could be lost, or be lengthened by somebody who may write
+// the file and not read it. So [Encrypt] puts the list inside, as a comment before
+// the document that any reader of YAML passes over:
+//
+//	# keymount recipients: age1... age1...
+//
+// [Recipients] believes it only as long as it fits the file around it.
 package bundle
 
 import (
@@ -14,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
 )
 
@@ -56,9 +67,13 @@ func (b *Bundle) Read(ctx context.Context, _ store.Session, ref store.Ref) (stor
 	if ctx.Err() != nil {
 		return store.Value{}, fmt.Errorf("%w: read %q: %w", store.ErrUnavailable, ref.Path, context.Cause(ctx))
 	}
+	if ref.Version != "" {
+		return store.Value{}, fmt.Errorf("%w: a bundle keeps no versions; remove version: %s", store.ErrInvalid, ref.Version)
+	}
 	s := b.latest(ctx)
 	if !s.loaded {
-		return store.Value{}, s.fault
+		// The fault may name secrets of others, and a mount's error is for all to read.
+		return store.Value{}, fmt.Errorf("%w: the bundle cannot be loaded; keymount's log on this node says why", kindOf(s.fault))
 	}
 	data, ok := s.document.Get(ref.Path)
 	if !ok {
@@ -88,7 +103,7 @@ func (s *state) fresh() bool { return s != nil && s.bundle.fresh() && s.identity
 
 // load reads the files; it decrypts only what differs from old.
 func (b *Bundle) load(ctx context.Context, old *state) *state {
-	s := &state{bundle: b.read(b.file, MaxCiphertext), identity: b.read(b.identityFile, maxIdentity)}
+	s := b.readBoth()
 	if old != nil {
 		s.document, s.loaded = old.document, old.loaded
 		if s.bundle.same(old.bundle) && s.identity.same(old.identity) {
@@ -98,8 +113,16 @@ func (b *Bundle) load(ctx context.Context, old *state) *state {
 	}
 	document, err := b.open(s)
 	if err != nil {
+		// Two files that change together may be read one old, one new.
+		if again := b.readBoth(); !again.bundle.same(s.bundle) || !again.identity.same(s.identity) {
+			again.document, again.loaded = s.document, s.loaded
+			s = again
+			document, err = b.open(s)
+		}
+	}
+	if err != nil {
 		s.fault = err
-		b.logKept(ctx, s)
+		b.logFault(ctx, s)
 		return s
 	}
 	s.document, s.loaded = document, true
@@ -108,18 +131,31 @@ func (b *Bundle) load(ctx context.Context, old *state) *state {
 	return s
 }
 
-// logKept reports a fault that no caller sees, because reads go on.
-func (b *Bundle) logKept(ctx context.Context, s *state) {
-	if !s.loaded {
+func (b *Bundle) readBoth() *state {
+	return &state{bundle: b.read(b.file, MaxCiphertext), identity: b.read(b.identityFile, maxIdentity)}
+}
+
+// logFault is the only place where a fault is told in full, once for each change.
+func (b *Bundle) logFault(ctx context.Context, s *state) {
+	log := b.log.With(slog.String("file", b.file), slog.String("identity_file", b.identityFile), slog.Any("error", s.fault))
+	if s.loaded {
+		log.LogAttrs(ctx, slog.LevelError, "cannot load the changed bundle; the secrets read before stay in use")
 		return
 	}
-	b.log.LogAttrs(ctx, slog.LevelError, "cannot load the changed bundle; the secrets read before stay in use",
-		slog.String("file", b.file), slog.String("identity_file", b.identityFile), slog.Any("error", s.fault))
+	log.LogAttrs(ctx, slog.LevelError, "cannot load the bundle; nothing is read from it until it is mended")
+}
+
+// kindOf is the kind of a fault without its text.
+func kindOf(fault error) error {
+	if errors.Is(fault, store.ErrUnavailable) {
+		return store.ErrUnavailable
+	}
+	return store.ErrInvalid
 }
 
 // forget drops the bytes; their sums stay.
 func (s *state) forget() *state {
-	s.bundle.data, s.identity.data = nil, nil
+	s.bundle.data, s.identity.data = secret.Bytes{}, secret.Bytes{}
 	return s
 }
 
@@ -131,11 +167,11 @@ func (b *Bundle) open(s *state) (Document, error) {
 	if err := s.identity.err; err != nil {
 		return Document{}, fault(err, "identity file", b.identityFile, "identityFile")
 	}
-	identities, err := ParseIdentities(s.identity.data)
+	identities, err := ParseIdentities(s.identity.data.Reveal())
 	if err != nil {
 		return Document{}, fmt.Errorf("%w: identity file %s: %w", store.ErrInvalid, b.identityFile, err)
 	}
-	plaintext, err := Decrypt(s.bundle.data, identities)
+	plaintext, err := Decrypt(s.bundle.data.Reveal(), identities)
 	if err != nil {
 		return Document{}, fmt.Errorf("%w: bundle %s, opened with the identities in %s: %w", store.ErrInvalid, b.file, b.identityFile, err)
 	}

@@ -324,11 +324,14 @@ func TestBrokenFromTheStart(t *testing.T) {
 			n.put(n.file, n.shop("one"))
 			test.spoil(n)
 			for range 2 {
+				// A mount's error is for all to read and a bundle is of many: it names no
+				// secret, and only the log has the reason.
 				_, err := n.password()
-				n.wantError(err, test.kind, test.want)
+				n.wantError(err, test.kind, test.kind.Error()+": the bundle cannot be loaded; keymount's log on this node says why")
 			}
 			n.wantError(n.bundle.Check(t.Context()), test.kind, test.want)
-			n.wantLog() // whoever gets the error logs it
+			n.wantLog(`level=ERROR msg="cannot load the bundle; nothing is read from it until it is mended" ` +
+				fmt.Sprintf("file=DIR/secrets.age identity_file=DIR/key.txt error=%q", test.want))
 		})
 	}
 }

@@ -18,7 +18,8 @@ const MaxCiphertext = 8 << 20
 const ageIntro = "age-encryption.org/v1\n"
 
 // Encrypt encrypts plaintext for every recipient and armors it. It does not look
-// into the plaintext; see [Parse].
+// into the plaintext; see [Parse]. Before the plaintext it puts a line that notes
+// the recipients, which [Decrypt] takes away and [Recipients] reads.
 func Encrypt(plaintext []byte, recipients []age.Recipient) ([]byte, error) {
 	if len(recipients) == 0 {
 		return nil, errors.New("encrypt: no recipients; nobody could open the bundle")
@@ -29,7 +30,7 @@ func Encrypt(plaintext []byte, recipients []age.Recipient) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	if _, err := w.Write(plaintext); err != nil {
+	if _, err := w.Write(append(note(recipients), plaintext...)); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
 	if err := errors.Join(w.Close(), armored.Close()); err != nil {
@@ -42,14 +43,24 @@ func Encrypt(plaintext []byte, recipients []age.Recipient) ([]byte, error) {
 // sentence about the file and hold nothing of it: a file in the clear, put in
 // place by mistake, is not quoted.
 func Decrypt(data []byte, identities []age.Identity) ([]byte, error) {
-	var r io.Reader
-	switch {
-	case bytes.HasPrefix(data, []byte(ageIntro)):
-		r = bytes.NewReader(data)
-	case bytes.HasPrefix(bytes.TrimSpace(data), []byte(armor.Header)):
-		r = armor.NewReader(bytes.NewReader(data))
-	default:
-		return nil, errors.New("is not an age file; make one with 'keymount bundle encrypt'")
+	_, plaintext, err := open(data, identities)
+	return plaintext, err
+}
+
+// open decrypts and splits off the noted recipients, nil when there is no note.
+func open(data []byte, identities []age.Identity) (noted, plaintext []byte, err error) {
+	plaintext, err = decrypt(data, identities)
+	if err != nil {
+		return nil, nil, err
+	}
+	noted, plaintext = splitNote(plaintext)
+	return noted, plaintext, nil
+}
+
+func decrypt(data []byte, identities []age.Identity) ([]byte, error) {
+	r, err := unarmored(data)
+	if err != nil {
+		return nil, err
 	}
 	opened, err := age.Decrypt(r, identities...)
 	if errors.As(err, new(*age.NoIdentityMatchError)) {
@@ -63,6 +74,17 @@ func Decrypt(data []byte, identities []age.Identity) ([]byte, error) {
 		return nil, errDamaged
 	}
 	return plaintext, nil
+}
+
+func unarmored(data []byte) (io.Reader, error) {
+	switch {
+	case bytes.HasPrefix(data, []byte(ageIntro)):
+		return bytes.NewReader(data), nil
+	case bytes.HasPrefix(bytes.TrimSpace(data), []byte(armor.Header)):
+		return armor.NewReader(bytes.NewReader(data)), nil
+	default:
+		return nil, errors.New("is not an age file; make one with 'keymount bundle encrypt'")
+	}
 }
 
 var errDamaged = errors.New("is damaged or cut short; copy it again, or encrypt it again")

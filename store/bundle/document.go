@@ -50,23 +50,26 @@ func (d Document) Paths() []string { return slices.Sorted(maps.Keys(d.secrets)) 
 // twenty) and no value.
 func Parse(data []byte) (Document, error) {
 	if len(data) > MaxPlaintext {
-		return Document{}, fmt.Errorf("holds more than %d MiB; split it into several bundles, each a store of its own", MaxPlaintext>>20)
+		return Document{}, errTooLarge
 	}
 	root, err := decode(data)
 	if err != nil {
 		return Document{}, err
 	}
 	var p parser
-	secrets := p.document(root)
+	secrets := p.document(root.Content[0])
 	if err := p.err(); err != nil {
 		return Document{}, err
 	}
 	return Document{secrets}, nil
 }
 
-var errEmpty = errors.New("is empty; it is a map of paths to maps of keys to values")
+var (
+	errEmpty    = errors.New("is empty; it is a map of paths to maps of keys to values")
+	errTooLarge = fmt.Errorf("holds more than %d MiB; split it into several bundles, each a store of its own", MaxPlaintext>>20)
+)
 
-// decode returns the one node of the one YAML document in data.
+// decode returns the one YAML document in data, a node with one node inside.
 func decode(data []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var first, second yaml.Node
@@ -82,7 +85,7 @@ func decode(data []byte) (*yaml.Node, error) {
 	case !errors.Is(err, io.EOF):
 		return nil, syntaxMistake(data, err)
 	}
-	return first.Content[0], nil
+	return &first, nil
 }
 
 // syntaxMistake keeps the place of err alone: what yaml.v3 says may quote a value.

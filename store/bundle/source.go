@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/keymount/keymount/internal/secret"
 )
 
 const (
@@ -21,9 +23,9 @@ const (
 // source is one file as it was read.
 type source struct {
 	path  string
-	stamp os.FileInfo // of before the read, so that a write in between shows; nil when there was none
-	racy  bool        // the stamp is too young to be trusted
-	data  []byte
+	stamp os.FileInfo  // of before the read, so that a write in between shows; nil when there was none
+	racy  bool         // the stamp is too young to be trusted
+	data  secret.Bytes // the identity is one, too
 	sum   [sha256.Size]byte
 	err   error
 }
@@ -41,8 +43,9 @@ func (b *Bundle) read(path string, limit int64) source {
 		return s
 	}
 	s.racy = before.Sub(changed(s.stamp)) < settled
-	if s.data, s.err = readRegular(path, limit); s.err == nil {
-		s.sum = sha256.Sum256(s.data)
+	var data []byte
+	if data, s.err = readRegular(path, limit); s.err == nil {
+		s.data, s.sum = secret.New(data), sha256.Sum256(data)
 	}
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -17,15 +18,15 @@ import (
 // Memory is a store in memory, for tests. It may be changed while it is read.
 type Memory struct {
 	mu      sync.Mutex
-	secrets map[string]secret.Tree
+	secrets map[string][]secret.Tree // by path, oldest version first
 	behave  func(context.Context, store.Session, store.Ref) error
 	reads   int
 }
 
 // NewMemory returns a store that holds nothing.
-func NewMemory() *Memory { return &Memory{secrets: make(map[string]secret.Tree)} }
+func NewMemory() *Memory { return &Memory{secrets: make(map[string][]secret.Tree)} }
 
-// Set puts a copy of data at path in place of what was there. It panics when no
+// Set puts a copy of data at path as its next version; the first is 1. It panics when no
 // store could hold that: the test is wrong.
 func (m *Memory) Set(path string, data map[string]any) {
 	p, err := store.ParsePath(path)
@@ -38,7 +39,7 @@ func (m *Memory) Set(path string, data map[string]any) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.secrets[p.String()] = tree
+	m.secrets[p.String()] = append(m.secrets[p.String()], tree)
 }
 
 // Remove takes the secret at path away; none there is no mistake.
@@ -76,11 +77,21 @@ func (m *Memory) Read(ctx context.Context, session store.Session, ref store.Ref)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	data, ok := m.secrets[ref.Path.String()]
-	if !ok {
+	versions := m.secrets[ref.Path.String()]
+	if len(versions) == 0 {
 		return store.Value{}, fmt.Errorf("%w: no secret at %q", store.ErrNotFound, ref.Path)
 	}
-	return store.Value{Data: data}, nil
+	if ref.Version == "" {
+		return store.Value{Data: versions[len(versions)-1]}, nil
+	}
+	n, err := strconv.Atoi(ref.Version)
+	if err != nil {
+		return store.Value{}, fmt.Errorf("%w: %q is no version", store.ErrInvalid, ref.Version)
+	}
+	if n < 1 || n > len(versions) {
+		return store.Value{}, fmt.Errorf("%w: no version %d of %q", store.ErrNotFound, n, ref.Path)
+	}
+	return store.Value{Data: versions[n-1]}, nil
 }
 
 func (m *Memory) begin() func(context.Context, store.Session, store.Ref) error {
