@@ -25,6 +25,7 @@ import (
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/bundle"
 	"github.com/keymount/keymount/store/storetest"
+	"github.com/keymount/keymount/store/vault"
 )
 
 // canary must not come out. Its length is a multiple of three, so that base64 of
@@ -48,6 +49,12 @@ func canaries() []any {
 		provider.Options{},
 		provider.Provider{},
 		provider.Request{},
+		vault.Request{},
+		store.Session{},
+		store.Lease{},
+		provider.Backend{},
+		auth.Sessions{},
+		auth.Login{},
 	}
 }
 
@@ -205,7 +212,7 @@ func fill(t *testing.T, v reflect.Value, depth int) int {
 
 func fillStruct(t *testing.T, v reflect.Value, depth int) int {
 	t.Helper()
-	if store := v.Addr().MethodByName("Store"); v.Type().PkgPath() == "sync/atomic" && store.Type().In(0).Kind() == reflect.Pointer {
+	if store := v.Addr().MethodByName("Store"); v.Type().PkgPath() == "sync/atomic" && store.IsValid() && store.Type().In(0).Kind() == reflect.Pointer {
 		// An atomic.Pointer: what it points to is not among its fields.
 		return fillNew(t, store.Type().In(0).Elem(), depth, func(element reflect.Value) {
 			store.Call([]reflect.Value{element.Addr()})

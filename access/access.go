@@ -6,6 +6,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keymount/keymount/store"
@@ -21,6 +22,7 @@ type Rule struct {
 	ServiceAccounts []string
 	Roles           []string // empty for a store without roles
 	Paths           []string
+	Writes          []string // paths that may be asked with arguments; none when empty
 }
 
 // Query is what somebody wants of a store. All names come from a verified token
@@ -31,16 +33,24 @@ type Query struct {
 	ServiceAccount string
 	Role           string
 	Path           store.Path
+	// Write asks for more than reading: the answer to arguments.
+	Write bool
+	// Literal is a segment of Path that a rule has to name without a wildcard.
+	Literal string
 }
 
 // Rules are the compiled rules of one store. The zero Rules allow nothing.
 type Rules struct {
 	rules []compiled
 	roles bool
+	open  bool
 }
 
+// Open leaves every decision to the store's own policies.
+func Open() Rules { return Rules{open: true} }
+
 type compiled struct {
-	namespaces, serviceAccounts, roles, paths []pattern
+	namespaces, serviceAccounts, roles, paths, writes []pattern
 }
 
 // Compile reads the rules of a store; roles tells whether the store has roles.
@@ -63,8 +73,13 @@ func Compile(place string, rules []Rule, roles bool) (Rules, error) {
 		switch {
 		case roles:
 			c.roles = list("roles", rule.Roles, false)
+			if len(rule.Writes) > 0 {
+				c.writes = list("writes", rule.Writes, true)
+			}
 		case len(rule.Roles) > 0:
 			mistakes = append(mistakes, fmt.Errorf("%s[%d].roles: this kind of store has no roles; remove the list", place, i))
+		case len(rule.Writes) > 0:
+			mistakes = append(mistakes, fmt.Errorf("%s[%d].writes: this kind of store answers no writes; remove the list", place, i))
 		}
 		out.rules = append(out.rules, c)
 	}
@@ -99,31 +114,47 @@ func compileList(place string, texts []string, segments bool, selfEvident string
 // Judge answers nil when one rule allows the whole query. The denial names who
 // asked for what and whose rules were searched, never what the rules say.
 func (r Rules) Judge(q Query) error {
-	for _, rule := range r.rules {
-		if rule.fits(q, r.roles) {
-			return nil
-		}
+	if r.open || slices.ContainsFunc(r.rules, func(c compiled) bool { return c.logsIn(q, r.roles) && c.reads(q) }) {
+		return nil
 	}
-	as := ""
-	if q.Role != "" {
-		as = fmt.Sprintf(" with role %q", q.Role)
+	verb := "read"
+	if q.Write {
+		verb = "write to"
 	}
-	return fmt.Errorf("%w: service account %s/%s may not read %q of store %q%s; no rule under access of that store in keymount.yaml allows it",
-		ErrDenied, q.Namespace, q.ServiceAccount, q.Path, q.Store, as)
+	return r.denial(q, fmt.Sprintf("%s %q of store %q", verb, q.Path, q.Store))
 }
 
-func (c compiled) fits(q Query, roles bool) bool {
+// JudgeLogin answers nil when one rule allows some path to this identity and role:
+// enough to log in, for a store that has to be asked what a path is.
+func (r Rules) JudgeLogin(q Query) error {
+	if r.open || slices.ContainsFunc(r.rules, func(c compiled) bool { return c.logsIn(q, r.roles) }) {
+		return nil
+	}
+	return r.denial(q, fmt.Sprintf("use store %q", q.Store))
+}
+
+func (r Rules) denial(q Query, what string) error {
+	if q.Role != "" {
+		what += fmt.Sprintf(" with role %q", q.Role)
+	}
+	return fmt.Errorf("%w: service account %s/%s may not %s; no rule under access of that store in keymount.yaml allows it",
+		ErrDenied, q.Namespace, q.ServiceAccount, what)
+}
+
+func (c compiled) logsIn(q Query, roles bool) bool {
 	return fitsAny(c.namespaces, q, q.Namespace) &&
 		fitsAny(c.serviceAccounts, q, q.ServiceAccount) &&
-		(!roles || fitsAny(c.roles, q, q.Role)) &&
-		fitsAny(c.paths, q, q.Path.String())
+		(!roles || fitsAny(c.roles, q, q.Role))
+}
+
+func (c compiled) reads(q Query) bool {
+	patterns := c.paths
+	if q.Write {
+		patterns = c.writes
+	}
+	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.names(q.Literal) && p.fits(q, q.Path.String()) })
 }
 
 func fitsAny(patterns []pattern, q Query, text string) bool {
-	for _, p := range patterns {
-		if p.fits(q, text) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.fits(q, text) })
 }

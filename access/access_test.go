@@ -114,6 +114,66 @@ func TestNamePatterns(t *testing.T) {
 	}
 }
 
+// What is no ordinary secret has to be named; a wildcard does not reach it.
+func TestLiteralSegments(t *testing.T) {
+	metadata, err := store.ParsePath("secret/metadata/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern, allows := range map[string]bool{
+		"**": false, "secret/**": false, "secret/*/db": false, "secret/meta*/db": false, "secret/{namespace}/db": false,
+		"secret/metadata/db": true, "secret/metadata/*": true, "*/metadata/**": true, "secret/data/db": false,
+	} {
+		rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}})
+		err := rules.Judge(access.Query{Namespace: "metadata", Path: metadata, Literal: "metadata"})
+		if (err == nil) != allows {
+			t.Errorf("%s: %v; allowed should be %v", pattern, err, allows)
+		}
+	}
+}
+
+// Writing takes a pattern under writes; one under paths is not enough.
+func TestWrites(t *testing.T) {
+	q := shopDB(t)
+	q.Write = true
+	rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
+	const want = `not allowed: service account shop/api may not write to "secret/shop/db" of store "prod" with role "shop-api"; no rule under access of that store in keymount.yaml allows it`
+	if err := compile(t, true, rule).Judge(q); err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	rule.Writes = []string{"secret/{namespace}/*"}
+	if err := compile(t, true, rule).Judge(q); err != nil {
+		t.Error(err)
+	}
+	q.Write = false
+	rule.Paths = []string{"other"}
+	if err := compile(t, true, rule).Judge(q); err == nil {
+		t.Error("a pattern under writes allows reading")
+	}
+}
+
+func TestJudgeLogin(t *testing.T) {
+	rule := access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: []string{"api"}, Roles: []string{"shop-*"}, Paths: []string{"nothing"}}
+	q := shopDB(t)
+	if err := compile(t, true, rule).JudgeLogin(q); err != nil {
+		t.Error(err)
+	}
+	q.Role = "admin"
+	const want = `not allowed: service account shop/api may not use store "prod" with role "admin"; no rule under access of that store in keymount.yaml allows it`
+	if err := compile(t, true, rule).JudgeLogin(q); err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+func TestOpenLeavesItToTheStore(t *testing.T) {
+	if err := access.Open().Judge(shopDB(t)); err != nil {
+		t.Error(err)
+	}
+	if err := access.Open().JudgeLogin(access.Query{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A name cannot smuggle a pattern into a rule: names are put in as they are.
 func TestPlaceholdersAreLiteral(t *testing.T) {
 	rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"secret/{namespace}/db"}})

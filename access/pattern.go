@@ -3,6 +3,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keymount/keymount/store"
@@ -100,6 +101,13 @@ func special(text string) (p piece, rest string, err error) {
 		return piece{kind: serviceAccount}, rest, nil
 	}
 	return piece{}, "", fmt.Errorf("%q: braces hold {namespace} or {serviceAccount}, nothing else", text)
+}
+
+// names tells whether the pattern has this very segment, without a wildcard.
+func (p pattern) names(text string) bool {
+	return text == "" || slices.ContainsFunc(p.segments, func(s segment) bool {
+		return len(s.pieces) == 1 && s.pieces[0] == piece{literal, text}
+	})
 }
 
 func (p pattern) fits(q Query, text string) bool {

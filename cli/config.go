@@ -50,7 +50,7 @@ none and 1 otherwise. No store is opened and no secret is read.`,
 			}
 			result := checked{File: file}
 			for _, s := range c.Stores {
-				result.Stores = append(result.Stores, checkedStore{s.Name, s.Audience(), len(s.Access)})
+				result.Stores = append(result.Stores, checkedStore{s.Name, s.Audience(), len(s.Access.Rules)})
 			}
 			return printResult(cmd, result, result.print)
 		},

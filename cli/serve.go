@@ -12,12 +12,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keymount/keymount/auth"
+	vaultauth "github.com/keymount/keymount/auth/vault"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/kube"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/provider"
-	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/bundle"
+	"github.com/keymount/keymount/store/vault"
 )
 
 // versionKeyBytes is the length of a key made at start.
@@ -90,23 +91,53 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	}), log)
 }
 
-// openStores builds each store with its decorators, from the inside out. A store
-// that cannot be read yet is not fatal: others may serve, and it may come.
+// openStores makes each store of keymount.yaml ready to be read. A store that
+// cannot be read yet is not fatal: others may serve, and it may come.
 func openStores(ctx context.Context, stores []config.Store, log *slog.Logger) ([]provider.Backend, error) {
 	backends := make([]provider.Backend, 0, len(stores))
 	for _, s := range stores {
-		rules, err := s.Rules()
+		backend, err := openStore(ctx, s, log.With(slog.String("store", s.Name)))
 		if err != nil {
 			return nil, fmt.Errorf("store %q: %w", s.Name, err)
 		}
-		opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log.With(slog.String("store", s.Name)))
-		_ = opened.Check(ctx) // it logs what is wrong
-		backends = append(backends, provider.Backend{
-			Name: s.Name, Store: store.Retry(opened), Rules: rules,
-			Audience: s.Audience(), Features: provider.Features{Roles: s.HasRoles()}, TokensWithoutPod: s.TokensWithoutPod,
-		})
+		backends = append(backends, backend)
 	}
 	return backends, nil
+}
+
+func openStore(ctx context.Context, s config.Store, log *slog.Logger) (provider.Backend, error) {
+	rules, err := s.Rules()
+	if err != nil {
+		return provider.Backend{}, err
+	}
+	backend := provider.Backend{Name: s.Name, Rules: rules, Audience: s.Audience(), TokensWithoutPod: s.TokensWithoutPod}
+	if s.Vault != nil {
+		return openVault(s, backend)
+	}
+	opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log)
+	_ = opened.Check(ctx) // it logs what is wrong
+	backend.Store = opened
+	return backend, nil
+}
+
+func openVault(s config.Store, backend provider.Backend) (provider.Backend, error) {
+	c := s.Vault
+	conn, err := vault.NewConn(vault.Options{
+		Addresses: c.Addresses, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, ServerName: c.ServerName,
+	}, time.Now)
+	if err != nil {
+		return provider.Backend{}, err
+	}
+	mounts := map[string]vault.Engine{}
+	for mount, engine := range c.Mounts {
+		mounts[mount] = vault.Engine(engine)
+	}
+	backend.Store = vault.New(conn, c.Namespace, mounts)
+	backend.Features = provider.Features{Roles: true, Versions: true, Writes: true}
+	backend.Sessions = auth.NewSessions(
+		vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now},
+		s.Session == config.SessionPod, time.Now)
+	return backend, nil
 }
 
 func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {

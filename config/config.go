@@ -35,7 +35,7 @@ type Config struct {
 	Limits Limits `yaml:"limits"`
 }
 
-// Store is one place that holds secrets. It names exactly one kind: bundle.
+// Store is one place that holds secrets. It names exactly one kind: bundle or vault.
 type Store struct {
 	// Name is what a class writes under `store`: lower-case letters, digits and
 	// dashes, 63 at most. A class that names no store gets the one called default.
@@ -43,9 +43,16 @@ type Store struct {
 	Name string `yaml:"name"`
 	// Bundle reads an age-encrypted file.
 	Bundle *Bundle `yaml:"bundle"`
+	// Vault reads from Vault or OpenBao.
+	Vault *Vault `yaml:"vault"`
 	// Access are the rules of who may read what. Rules only allow: what none of
-	// them fits is denied. Default: none, so everything is denied.
-	Access []Rule `yaml:"access"`
+	// them fits is denied. The word `store` in place of a list leaves every decision
+	// to the store's own policies; a bundle has none. Default: none, so everything is
+	// denied.
+	Access Access `yaml:"access"`
+	// Session says who shares a login: `serviceAccount` (all pods of one) or `pod`. A
+	// bundle has no logins: leave it out. Default: serviceAccount.
+	Session string `yaml:"session"`
 	// TokensWithoutPod accepts tokens that are bound to no pod, such as those of
 	// the secrets-store-sync-controller. Namespace and service account are still
 	// checked. Default: false.
@@ -77,8 +84,57 @@ type Rule struct {
 	// Roles are patterns of the store's roles. A bundle has none: leave it out.
 	Roles []string `yaml:"roles"`
 	// Paths are patterns of secrets; the segment `**` stands for any number of
-	// segments, none included. Required.
+	// segments, none included. A secret of a KV v2 engine is mount and name, as the
+	// vault command shows it, however the class spells it; the parts of such an engine
+	// that are no secrets (metadata, config and the like) have to be named without a
+	// wildcard. Required.
 	Paths []string `yaml:"paths"`
+	// Writes are patterns of paths that an object may send `args` to, such as
+	// pki/issue/{namespace}. Default: none.
+	Writes []string `yaml:"writes"`
+}
+
+// Vault is a Vault or an OpenBao.
+type Vault struct {
+	// Addresses are those of one cluster, https://host:port each. The first is
+	// preferred; the next is taken when one gives no answer. Required.
+	Addresses []string `yaml:"addresses"`
+	// Auth is how pods log in.
+	Auth VaultAuth `yaml:"auth"`
+	// Namespace is Vault's own namespace, and {namespace} in it stands for the pod's.
+	// Default: the root namespace.
+	Namespace string `yaml:"namespace"`
+	// Mounts say which engine is mounted where: kv1, kv2, or other for everything
+	// else. What is not written here is looked up in Vault once, with the pod's token.
+	Mounts map[string]string `yaml:"mounts"`
+	// CAFile holds the PEM certificates that the servers are trusted by, read again
+	// when it changes. Default: the system's.
+	CAFile string `yaml:"caFile"`
+	// CertFile is a client certificate in PEM, read again when it changes. Default: none.
+	CertFile string `yaml:"certFile"`
+	// KeyFile is its private key. Required with CertFile.
+	KeyFile string `yaml:"keyFile"`
+	// ServerName is the name that the servers' certificates must hold, in place of
+	// the host of the address.
+	ServerName string `yaml:"serverName"`
+}
+
+// VaultAuth is the auth method that pods log in with.
+type VaultAuth struct {
+	// Method is `kubernetes` or `jwt`. Default: kubernetes.
+	Method string `yaml:"method"`
+	// Mount is where the method is mounted below auth/. Default: the name of Method.
+	Mount string `yaml:"mount"`
+	// Audience is what a pod's token must be made for; the CSIDriver object's
+	// tokenRequests must list it, and the role accept it. Default: vault.
+	Audience string `yaml:"audience"`
+}
+
+// Access is a list of rules, or the word store.
+type Access struct {
+	Rules []Rule
+	// Store leaves every decision to the store.
+	Store bool
 }
 
 // Issuer is one issuer of service account tokens and where its keys are.
@@ -105,9 +161,17 @@ type Limits struct {
 	// up after 2 minutes. Default: 25s.
 	MountDeadline time.Duration `yaml:"mountDeadline"`
 	// ParallelReads is how many secrets of one mount are read at a time.
-	// From 1 to 64. Default: 8.
+	// From 1 to 64. Default: 64.
 	ParallelReads int `yaml:"parallelReads"`
 }
+
+// The values of VaultAuth.Method and Store.Session.
+const (
+	MethodKubernetes      = "kubernetes"
+	MethodJWT             = "jwt"
+	SessionServiceAccount = "serviceAccount"
+	SessionPod            = "pod"
+)
 
 // The values of Issuer.Keys.
 const (
@@ -120,8 +184,10 @@ const (
 const (
 	DefaultStore    = "default"
 	DefaultAudience = "keymount"
-	DefaultSocket   = "/var/run/secrets-store-csi-providers/keymount.sock"
+	// VaultAudience is the default of VaultAuth.Audience.
+	VaultAudience = "vault"
+	DefaultSocket = "/var/run/secrets-store-csi-providers/keymount.sock"
 
 	defaultMountDeadline = 25 * time.Second
-	defaultParallelReads = 8
+	defaultParallelReads = 64
 )

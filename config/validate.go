@@ -3,13 +3,16 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/store"
 )
 
 // maxSocketPath leaves room for the suffix a socket is born with; the kernel
@@ -69,12 +72,26 @@ func (s Store) validate(m mistakes) {
 	if !storeName.MatchString(s.Name) {
 		m.at("name").add("%q is not made of lower-case letters, digits and dashes, 63 at most", s.Name)
 	}
-	if s.Bundle == nil {
+	switch {
+	case s.Bundle != nil && s.Vault != nil:
+		m.add("is a bundle and a vault; make two stores of it")
+		return
+	case s.Vault != nil:
+		s.Vault.validate(m.at("vault"))
+		oneOf(m.at("session"), s.Session, SessionServiceAccount, SessionPod)
+	case s.Bundle != nil:
+		s.Bundle.validate(m.at("bundle"))
+		if s.Session != "" {
+			m.at("session").add("a bundle has no logins; remove it")
+		}
+		if s.Access.Store {
+			m.at("access").add("store leaves the decision to the store's own policies, and a bundle has none; write rules")
+		}
+	default:
 		// Whether a rule needs roles depends on the kind: judge them once it is there.
-		m.add("says no kind of store; add bundle: {file: ..., identityFile: ...}")
+		m.add("says no kind of store; add bundle: {file: ..., identityFile: ...} or vault: {addresses: [...]}")
 		return
 	}
-	s.Bundle.validate(m.at("bundle"))
 	if _, err := s.compile(m.at("access").place); err != nil {
 		*m.all = append(*m.all, err)
 	}
@@ -84,8 +101,11 @@ func (s Store) validate(m mistakes) {
 func (s Store) Rules() (access.Rules, error) { return s.compile("access") }
 
 func (s Store) compile(place string) (access.Rules, error) {
-	rules := make([]access.Rule, len(s.Access))
-	for i, r := range s.Access {
+	if s.Access.Store {
+		return access.Open(), nil
+	}
+	rules := make([]access.Rule, len(s.Access.Rules))
+	for i, r := range s.Access.Rules {
 		rules[i] = access.Rule(r)
 	}
 	return access.Compile(place, rules, s.HasRoles())
@@ -95,7 +115,43 @@ func (s Store) compile(place string) (access.Rules, error) {
 func (s Store) HasRoles() bool { return s.Bundle == nil }
 
 // Audience is what a token for this store must be made for.
-func (s Store) Audience() string { return s.Bundle.Audience }
+func (s Store) Audience() string {
+	if s.Vault != nil {
+		return s.Vault.Auth.Audience
+	}
+	return s.Bundle.Audience
+}
+
+func (v Vault) validate(m mistakes) {
+	if len(v.Addresses) == 0 {
+		m.at("addresses").add("missing; name at least one: https://host:port")
+	}
+	for i, address := range v.Addresses {
+		u, err := url.Parse(address)
+		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			m.at(fmt.Sprintf("addresses[%d]", i)).add("%q is not of the form https://host:port", address)
+		}
+	}
+	for _, mount := range slices.Sorted(maps.Keys(v.Mounts)) {
+		if _, err := store.ParsePath(mount); err != nil {
+			m.at("mounts").add("%w", err)
+		}
+		oneOf(m.at("mounts."+mount), v.Mounts[mount], "kv1", "kv2", "other")
+	}
+	oneOf(m.at("auth.method"), v.Auth.Method, MethodKubernetes, MethodJWT)
+	if _, err := store.ParsePath(v.Auth.Mount); err != nil {
+		m.at("auth.mount").add("%w", err)
+	}
+	if (v.CertFile == "") != (v.KeyFile == "") {
+		m.at("certFile").add("goes with keyFile; write both or none")
+	}
+}
+
+func oneOf(m mistakes, value string, known ...string) {
+	if !slices.Contains(known, value) {
+		m.add("%q is none of %s%s", value, strings.Join(known, ", "), spelling.Hint(value, known))
+	}
+}
 
 func (b Bundle) validate(m mistakes) {
 	if b.File == "" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
 )
 
@@ -45,11 +46,11 @@ func sameText(err error) func(error) bool {
 
 // read is one secret to read, for all objects that want something of it.
 type read struct {
-	secret  Secret
-	backend Backend
-	session store.Session
-	ref     store.Ref
-	objects []Object
+	secret   Secret
+	backend  Backend
+	identity auth.Identity
+	token    secret.Bytes
+	objects  []Object
 }
 
 // authorize judges every secret of every object, the ones in templates too, and
@@ -61,33 +62,36 @@ func (p *Provider) authorize(r Request, identities map[string]auth.Identity) ([]
 	index := map[Secret]int{}
 	for _, o := range r.Objects {
 		for _, s := range o.Secrets() {
-			if err := p.judge(s, identities[s.Store]); err != nil {
-				denials = append(denials, fmt.Errorf("objects[%d]: %w", o.Index, err))
-				continue
-			}
 			at, ok := index[s]
 			if !ok {
+				next := read{secret: s, backend: p.backends[s.Store], identity: identities[s.Store]}
+				next.token, _ = r.Tokens.For(next.backend.Audience) // verified by identify
 				at = len(reads)
 				index[s] = at
-				reads = append(reads, p.newRead(s, identities[s.Store]))
+				reads = append(reads, next)
 			}
 			reads[at].objects = append(reads[at].objects, o)
+			if err := reads[at].judge(); err != nil {
+				denials = append(denials, fmt.Errorf("objects[%d]: %w", o.Index, err))
+			}
 		}
 	}
 	return reads, joined(denials)
 }
 
-func (p *Provider) judge(s Secret, who auth.Identity) error {
-	return p.backends[s.Store].Rules.Judge(access.Query{
-		Store: s.Store, Namespace: who.Namespace, ServiceAccount: who.ServiceAccount, Role: s.Role, Path: s.Path,
-	})
+// judge decides what can be decided before a login: everything, unless the store
+// has to be asked first what a path is.
+func (r read) judge() error {
+	if _, asks := r.backend.Store.(store.Resolver); asks {
+		return r.backend.Rules.JudgeLogin(r.query())
+	}
+	return r.backend.Rules.Judge(r.query())
 }
 
-func (p *Provider) newRead(s Secret, who auth.Identity) read {
-	return read{
-		secret: s, backend: p.backends[s.Store],
-		session: store.Session{Identity: who, Role: s.Role},
-		ref:     store.Ref{Path: s.Path, Version: s.Version},
+func (r read) query() access.Query {
+	return access.Query{
+		Store: r.secret.Store, Namespace: r.identity.Namespace, ServiceAccount: r.identity.ServiceAccount,
+		Role: r.secret.Role, Path: r.secret.Path, Write: r.secret.Args != "",
 	}
 }
 
@@ -152,7 +156,7 @@ func graceAfter(ctx context.Context) (context.Context, context.CancelFunc) {
 	return late, func() { stop(); cancel() }
 }
 
-// run reads once; a panic of the store becomes this read's error.
+// run reads, patiently; a panic of the store becomes this read's error.
 func (r read) run(ctx context.Context) (o outcome) {
 	o.done = true
 	defer func() {
@@ -160,8 +164,49 @@ func (r read) run(ctx context.Context) (o outcome) {
 			o.err = newPanicError(p)
 		}
 	}()
-	o.value, o.err = r.backend.Store.Read(ctx, r.session, r.ref)
+	o.value, o.err = store.Patiently(ctx, func() (store.Value, error) { return r.once(ctx) })
 	return o
+}
+
+// once reads with the session that there is; when that has ended without our
+// knowing, with a new one.
+func (r read) once(ctx context.Context) (store.Value, error) {
+	if r.backend.Sessions == nil {
+		return r.in(ctx, auth.Login{})
+	}
+	login, err := r.backend.Sessions.Open(ctx, r.identity, r.token, r.secret.Role)
+	if err != nil {
+		return store.Value{}, err
+	}
+	value, err := r.in(ctx, login)
+	if !errors.Is(err, store.ErrSession) {
+		return value, err
+	}
+	r.backend.Sessions.Forget(r.identity, r.secret.Role, login)
+	if login, err = r.backend.Sessions.Open(ctx, r.identity, r.token, r.secret.Role); err != nil {
+		return store.Value{}, err
+	}
+	return r.in(ctx, login)
+}
+
+// in reads in one session, after the rules have said yes to what the path is.
+func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
+	session := store.Session{Identity: r.identity, Role: r.secret.Role, Token: login.Token}
+	ref := store.Ref{Path: r.secret.Path, Version: r.secret.Version, Args: r.secret.Args}
+	resolver, ok := r.backend.Store.(store.Resolver)
+	if !ok {
+		return r.backend.Store.Read(ctx, session, ref)
+	}
+	resolved, err := resolver.Resolve(ctx, session, ref)
+	if err != nil {
+		return store.Value{}, err
+	}
+	query := r.query()
+	query.Path, query.Literal = resolved.Path, resolved.Literal
+	if err := r.backend.Rules.Judge(query); err != nil {
+		return store.Value{}, err
+	}
+	return resolver.Read(ctx, session, ref)
 }
 
 // collect gathers the values, or says of each read why there is none.
@@ -177,7 +222,7 @@ func collect(reads []read, outcomes []outcome) (map[Secret]store.Value, error) {
 			continue
 		}
 		if wanting := reads[i].wanting(o.err); wanting != "" {
-			failures = append(failures, fmt.Errorf("%s: secret %q of store %q: %w", wanting, reads[i].ref.Path, reads[i].backend.Name, o.err))
+			failures = append(failures, fmt.Errorf("%s: %s: %w", wanting, reads[i].secret, o.err))
 		}
 	}
 	return values, joined(failures)

@@ -72,7 +72,7 @@ func start(t *testing.T, changes ...func(*world, *setup)) *world {
 		VersionKey: secret.New(bytes.Repeat([]byte{7}, 32)),
 	}}
 	s.options.Backends = []provider.Backend{{
-		Name: "default", Audience: audience, Store: store.Retry(w.memory),
+		Name: "default", Audience: audience, Store: w.memory,
 		Rules: rules(t, access.Rule{Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Paths: []string{"{namespace}/**"}}),
 	}}
 	for _, change := range changes {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -131,7 +132,7 @@ func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
 func fieldNames() []string {
 	return []string{
 		"path", "key", "file", "mode", "optional", "store", "role", "version",
-		"encoding", "format", "template", "keyFormat", "passwordKey",
+		"encoding", "format", "template", "keyFormat", "passwordKey", "args",
 	}
 }
 
@@ -153,7 +154,7 @@ func (p *objectParser) readFields(node *yaml.Node) {
 
 // secret reads which secret is meant: the object's own words, else the class's.
 func (p *objectParser) secret(class classDefaults) Secret {
-	s := Secret{Store: p.text("store"), Role: p.text("role"), Version: p.text("version"), Path: p.path()}
+	s := Secret{Store: p.text("store"), Role: p.text("role"), Version: p.text("version"), Path: p.path(), Args: p.args()}
 	if s.Store == "" {
 		s.Store = class.store
 	}
@@ -171,6 +172,10 @@ func (p *objectParser) secret(class classDefaults) Secret {
 		p.mistake("store %q needs a role to log in with; add role", s.Store)
 	case s.Version != "" && !features.Versions:
 		p.mistake("store %q keeps no versions; remove version %q", s.Store, s.Version)
+	case s.Args != "" && !features.Writes:
+		p.mistake("store %q answers no writes; remove args", s.Store)
+	case s.Args != "" && s.Version != "":
+		p.mistake("version: args ask for something new; remove one of the two")
 	}
 	return s
 }
@@ -201,6 +206,25 @@ func (p *objectParser) key() string {
 		return ""
 	}
 	return key
+}
+
+// args are sent as one JSON object; its spelling is part of what a read is, so
+// that two objects with the same args share an answer and others do not.
+func (p *objectParser) args() string {
+	node := p.fields["args"]
+	if node == nil {
+		return ""
+	}
+	var args map[string]any
+	if err := node.Decode(&args); err != nil || len(args) == 0 {
+		p.mistake("args: not a map of names to values")
+		return ""
+	}
+	text, err := json.Marshal(args) // with sorted keys
+	if err != nil {
+		p.mistake("args: cannot be written as JSON")
+	}
+	return string(text)
 }
 
 func (p *objectParser) path() store.Path {

@@ -36,6 +36,8 @@ type Backend struct {
 	Rules    access.Rules
 	Audience string // of the tokens it accepts
 	Features Features
+	// Sessions logs in to the store; nil for a store that knows no logins.
+	Sessions *auth.Sessions
 	// TokensWithoutPod accepts tokens that are bound to no pod.
 	TokensWithoutPod bool
 }

@@ -39,7 +39,7 @@ func Render(ctx context.Context, objects []Object, values map[Secret]store.Value
 			return nil, err // what comes after would only cost memory
 		}
 		if err != nil {
-			failures = append(failures, fmt.Errorf("objects[%d]: secret %q of store %q: %w", o.Index, o.Secret.Path, o.Secret.Store, err))
+			failures = append(failures, fmt.Errorf("objects[%d]: %s: %w", o.Index, o.Secret, err))
 		}
 	}
 	slices.SortFunc(r.files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })

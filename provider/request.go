@@ -75,6 +75,16 @@ type Secret struct {
 	Role    string
 	Path    store.Path
 	Version string // pinned; empty for the latest
+	Args    string // a JSON object, for a write that answers; empty for a plain read
+}
+
+// String names the secret in messages.
+func (s Secret) String() string {
+	text := fmt.Sprintf("secret %q of store %q", s.Path, s.Store)
+	if s.Role != "" {
+		text += fmt.Sprintf(" as role %q", s.Role)
+	}
+	return text
 }
 
 // Secrets are all that the object reads: its own, then what its template names.
@@ -105,6 +115,7 @@ const (
 type Features struct {
 	Roles    bool // there are roles to log in with, and one is needed
 	Versions bool // old versions can be read
+	Writes   bool // paths answer to args
 }
 
 // attrs are what the log line of a mount says of the request.

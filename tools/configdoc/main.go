@@ -173,13 +173,18 @@ func (m *manual) kind(e ast.Expr) (string, error) {
 		element, err := m.kind(e.Elt)
 		return "list of " + element, err
 	case *ast.Ident:
-		words := map[string]string{"string": "text", "bool": "true or false", "int": "whole number"}
+		words := map[string]string{
+			"string": "text", "bool": "true or false", "int": "whole number",
+			"Access": "list of [Rule](#rule), or `store`",
+		}
 		if word, ok := words[e.Name]; ok {
 			return word, nil
 		}
 		if m.structs[e.Name] {
 			return fmt.Sprintf("[%s](#%s)", e.Name, strings.ToLower(e.Name)), nil
 		}
+	case *ast.MapType:
+		return "map of texts to texts", nil
 	case *ast.SelectorExpr:
 		if e.Sel.Name == "Duration" {
 			return "duration", nil

@@ -21,7 +21,7 @@ func TestRetryUntilAnAnswer(t *testing.T) {
 		memory := newShop()
 		memory.Behave(failing(3, store.ErrUnavailable, memory))
 		start := time.Now()
-		value, err := store.Retry(memory).Read(t.Context(), store.Session{}, shopDB(t))
+		value, err := patiently(t.Context(), memory, shopDB(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestRetryEndsWithTheLastCause(t *testing.T) {
 		memory.Behave(func(context.Context, store.Session, store.Ref) error {
 			return fmt.Errorf("%w: attempt %d", store.ErrUnavailable, memory.Reads())
 		})
-		_, err := store.Retry(memory).Read(ctx, store.Session{}, shopDB(t))
+		_, err := patiently(ctx, memory, shopDB(t))
 		if want := fmt.Sprintf("store unavailable: attempt %d", memory.Reads()); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
@@ -65,7 +65,7 @@ func TestRetryOnlyUnavailable(t *testing.T) {
 		t.Run(kind.Error(), func(t *testing.T) {
 			memory := newShop()
 			memory.Behave(failing(1, kind, memory))
-			_, err := store.Retry(memory).Read(t.Context(), store.Session{}, shopDB(t))
+			_, err := patiently(t.Context(), memory, shopDB(t))
 			if !errors.Is(err, kind) {
 				t.Errorf("error %v, want %v", err, kind)
 			}
@@ -76,14 +76,36 @@ func TestRetryOnlyUnavailable(t *testing.T) {
 	}
 }
 
-func TestRetryConforms(t *testing.T) {
-	storetest.Run(t, func(_ *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
-		memory := storetest.NewMemory()
-		for path, data := range secrets {
-			memory.Set(path, data)
-		}
-		return store.Retry(memory), store.Session{}
+// A credential that may have been made is not asked for twice.
+func TestWhatMayBeDoneIsNotAskedAgain(t *testing.T) {
+	memory := newShop()
+	memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		return fmt.Errorf("%w: the answer breaks off", store.Uncertain(store.ErrUnavailable))
 	})
+	_, err := patiently(t.Context(), memory, shopDB(t))
+	const want = "store unavailable, and it may have been done: the answer breaks off"
+	if !errors.Is(err, store.ErrUnavailable) || err.Error() != want || memory.Reads() != 1 {
+		t.Errorf("%d reads, error %v", memory.Reads(), err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, began := newShop(), time.Now()
+		memory.Behave(func(context.Context, store.Session, store.Ref) error {
+			if memory.Reads() > 1 {
+				return nil
+			}
+			return store.RetryAfter(fmt.Errorf("%w: throttled", store.ErrUnavailable), 7*time.Second)
+		})
+		if _, err := patiently(t.Context(), memory, shopDB(t)); err != nil || time.Since(began) != 7*time.Second {
+			t.Errorf("got %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+func patiently(ctx context.Context, s store.Store, ref store.Ref) (store.Value, error) {
+	return store.Patiently(ctx, func() (store.Value, error) { return s.Read(ctx, store.Session{}, ref) })
 }
 
 func newShop() *storetest.Memory {

@@ -1,0 +1,147 @@
+package auth
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/keymount/keymount/internal/secret"
+)
+
+const (
+	// loginLimit ends one login; it outlives the mount that asked for it.
+	loginLimit = 20 * time.Second
+	// maxSessions is how many logins of one store are remembered; a node has a few
+	// hundred pods at most.
+	maxSessions = 4096
+)
+
+// Method logs in to a store with a service account token.
+type Method interface {
+	// Login exchanges the token of a verified identity for the store's own. It
+	// returns soon after ctx ends; its errors wrap a kind of package store and hold
+	// no token.
+	Login(ctx context.Context, identity Identity, token secret.Bytes, role string) (Login, error)
+}
+
+// Login is what a store gave at a login.
+type Login struct {
+	Token secret.Bytes
+	// Expires is the end of the token's life; zero for one that does not end.
+	Expires time.Time
+}
+
+// Sessions remembers the logins of one store, so that the pods of a service
+// account share one. Nobody gets a login but with an Identity, which only a token
+// verified in this very request makes. It is safe for concurrent use.
+type Sessions struct {
+	method Method
+	perPod bool
+	now    func() time.Time
+	flight singleflight.Group
+
+	mu     sync.Mutex
+	logins map[sessionKey]remembered
+}
+
+// sessionKey is who shares a login: two roles of one service account do not.
+type sessionKey struct {
+	Role, Issuer, Audience, Namespace, ServiceAccount, ServiceAccountUID, PodUID string
+}
+
+type remembered struct {
+	Login
+	// useUntil leaves time to use the token before it ends.
+	useUntil time.Time
+}
+
+// NewSessions logs in with method. perPod gives each pod a login of its own. now
+// is the clock.
+func NewSessions(method Method, perPod bool, now func() time.Time) *Sessions {
+	return &Sessions{method: method, perPod: perPod, now: now, logins: map[sessionKey]remembered{}}
+}
+
+func (s *Sessions) key(identity Identity, role string) sessionKey {
+	k := sessionKey{
+		Role: role, Issuer: identity.Issuer, Audience: identity.Audience, Namespace: identity.Namespace,
+		ServiceAccount: identity.ServiceAccount, ServiceAccountUID: identity.ServiceAccountUID,
+	}
+	if s.perPod {
+		k.PodUID = identity.PodUID
+	}
+	return k
+}
+
+// Open returns the login of an identity with a role, and logs in when there is
+// none. Those who ask at the same time share one login, whoever gives up first.
+func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Bytes, role string) (Login, error) {
+	key := s.key(identity, role)
+	if login, ok := s.remembered(key); ok {
+		return login, nil
+	}
+	done := s.flight.DoChan(key.text(), func() (any, error) {
+		if login, ok := s.remembered(key); ok {
+			return login, nil // of a flight that has just ended
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginLimit)
+		defer cancel()
+		login, err := s.method.Login(ctx, identity, token, role)
+		if err == nil {
+			s.remember(key, login)
+		}
+		return login, err
+	})
+	select {
+	case result := <-done:
+		login, _ := result.Val.(Login)
+		return login, result.Err
+	case <-ctx.Done():
+		return Login{}, ctx.Err()
+	}
+}
+
+// Forget drops a login that the store does not accept any more, if it is still the
+// one that is remembered.
+func (s *Sessions) Forget(identity Identity, role string, login Login) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := s.key(identity, role)
+	if known, ok := s.logins[key]; ok && string(known.Token.Reveal()) == string(login.Token.Reveal()) {
+		delete(s.logins, key)
+	}
+}
+
+func (s *Sessions) remembered(key sessionKey) (Login, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok := s.logins[key]
+	if !ok || !s.usable(known) {
+		return Login{}, false
+	}
+	return known.Login, true
+}
+
+func (s *Sessions) usable(r remembered) bool {
+	return r.Expires.IsZero() || s.now().Before(r.useUntil)
+}
+
+func (s *Sessions) remember(key sessionKey, login Login) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for other, known := range s.logins {
+		if !s.usable(known) || len(s.logins) >= maxSessions {
+			delete(s.logins, other)
+		}
+	}
+	// A tenth of the life, and a minute at most, is left for the reads under way.
+	life := login.Expires.Sub(s.now())
+	s.logins[key] = remembered{login, login.Expires.Add(-min(life/10, time.Minute))}
+}
+
+// text is the key in one piece; none of its parts holds a NUL.
+func (k sessionKey) text() string {
+	return strings.Join([]string{k.Role, k.Issuer, k.Audience, k.Namespace, k.ServiceAccount, k.ServiceAccountUID, k.PodUID}, "\x00")
+}

@@ -1,0 +1,196 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/secret"
+)
+
+// logins is a store's auth method that counts.
+type logins struct {
+	mu    sync.Mutex
+	count int
+	life  time.Duration
+	err   error
+	gate  chan struct{} // when set, a login waits for it
+}
+
+func (l *logins) Login(ctx context.Context, identity auth.Identity, _ secret.Bytes, role string) (auth.Login, error) {
+	l.mu.Lock()
+	l.count++
+	n, err, gate := l.count, l.err, l.gate
+	l.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return auth.Login{}, ctx.Err()
+		}
+	}
+	login := auth.Login{Token: secret.New(fmt.Appendf(nil, "%s/%s as %s, %d", identity.Namespace, identity.ServiceAccount, role, n))}
+	if l.life > 0 {
+		login.Expires = time.Now().Add(l.life)
+	}
+	return login, err
+}
+
+func (l *logins) asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
+func who() auth.Identity {
+	return auth.Identity{
+		Issuer: issuerName, Audience: audience, Namespace: "shop", ServiceAccount: "api", ServiceAccountUID: "uid-1", PodName: "api-0", PodUID: "pod-1",
+	}
+}
+
+// Two sessions that could differ in what they may see share nothing.
+func TestWhoSharesALogin(t *testing.T) {
+	tests := map[string]struct {
+		change func(*auth.Identity)
+		role   string
+		perPod bool
+		shares bool
+	}{
+		"the same":                         {func(*auth.Identity) {}, "shop", false, true},
+		"another pod":                      {func(i *auth.Identity) { i.PodName, i.PodUID = "api-1", "pod-2" }, "shop", false, true},
+		"another pod, a session per pod":   {func(i *auth.Identity) { i.PodName, i.PodUID = "api-1", "pod-2" }, "shop", true, false},
+		"another role":                     {func(*auth.Identity) {}, "admin", false, false},
+		"another service account":          {func(i *auth.Identity) { i.ServiceAccount = "web" }, "shop", false, false},
+		"a service account made anew":      {func(i *auth.Identity) { i.ServiceAccountUID = "uid-2" }, "shop", false, false},
+		"another namespace":                {func(i *auth.Identity) { i.Namespace = "blog" }, "shop", false, false},
+		"another issuer":                   {func(i *auth.Identity) { i.Issuer = "https://other.invalid" }, "shop", false, false},
+		"another audience":                 {func(i *auth.Identity) { i.Audience = "other" }, "shop", false, false},
+		"names that are the same in a row": {func(i *auth.Identity) { i.Namespace, i.ServiceAccount = "shopa", "pi" }, "shop", false, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var method logins
+			s := auth.NewSessions(&method, test.perPod, time.Now)
+			first, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := who()
+			test.change(&other)
+			second, err := s.Open(t.Context(), other, secret.Bytes{}, test.role)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if shares := string(first.Token.Reveal()) == string(second.Token.Reveal()); shares != test.shares {
+				t.Errorf("they share a login: %t, want %t", shares, test.shares)
+			}
+		})
+	}
+}
+
+func TestLoginEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{life: time.Hour}
+		s := auth.NewSessions(&method, false, time.Now)
+		for _, step := range []struct {
+			after time.Duration
+			want  int
+		}{{0, 1}, {58 * time.Minute, 1}, {time.Minute, 2}, {time.Minute, 2}} {
+			time.Sleep(step.after)
+			if _, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop"); err != nil || method.asked() != step.want {
+				t.Errorf("%s later: %d logins, want %d (%v)", step.after, method.asked(), step.want, err)
+			}
+		}
+	})
+}
+
+func TestForgottenLogin(t *testing.T) {
+	var method logins
+	s := auth.NewSessions(&method, false, time.Now)
+	open := func() auth.Login {
+		login, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return login
+	}
+	old := open()
+	s.Forget(who(), "shop", old)
+	open()
+	s.Forget(who(), "shop", old) // by somebody who found out later
+	open()
+	if method.asked() != 2 {
+		t.Errorf("%d logins, want 2", method.asked())
+	}
+}
+
+func TestRefusedLoginIsNotRemembered(t *testing.T) {
+	method := logins{err: errors.New("refused")}
+	s := auth.NewSessions(&method, false, time.Now)
+	for range 2 {
+		if _, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop"); !errors.Is(err, method.err) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if method.asked() != 2 {
+		t.Errorf("%d logins, want 2", method.asked())
+	}
+}
+
+// Many pods start at once: one login, which goes on when the first pod gives up.
+func TestLoginIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{gate: make(chan struct{})}
+		s := auth.NewSessions(&method, false, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		first := make(chan error, 1)
+		go func() { _, err := s.Open(ctx, who(), secret.Bytes{}, "shop"); first <- err }()
+		synctest.Wait()
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("the first got %v", err)
+		}
+		close(method.gate)
+		all.Wait()
+		if method.asked() != 1 {
+			t.Errorf("21 pods cost %d logins", method.asked())
+		}
+	})
+}
+
+func TestRememberedLoginsAreBounded(t *testing.T) {
+	var method logins
+	s := auth.NewSessions(&method, false, time.Now)
+	for n := range 5000 {
+		i := who()
+		i.ServiceAccount = fmt.Sprint(n)
+		if _, err := s.Open(t.Context(), i, secret.Bytes{}, "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := method.asked()
+	for n := range 5000 {
+		i := who()
+		i.ServiceAccount = fmt.Sprint(n)
+		if _, err := s.Open(t.Context(), i, secret.Bytes{}, "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if again := method.asked() - before; again < 5000-4096 {
+		t.Errorf("only %d of 5000 logins had to be made again: more are kept than are allowed", again)
+	}
+}

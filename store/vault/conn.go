@@ -1,0 +1,294 @@
+// Package vault reads secrets from Vault and OpenBao, which share one HTTP API.
+//
+// A [Conn] is the way there: all addresses of one cluster behind one pool of
+// connections, failing over between them. A [Store] reads over it: secrets of
+// key/value engines by mount and name, as the vault command shows them, or by API
+// path, and whatever else answers a read. Logging in is the business of auth/vault.
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/store"
+)
+
+const (
+	// maxBody bounds an answer; the driver takes no more than 4 MiB of files.
+	maxBody = 8 << 20
+	// attemptLimit ends one attempt at one address, so that a hanging one leaves
+	// time for the next.
+	attemptLimit = 8 * time.Second
+	// homeAfter is how long a later address is kept before the first is tried again.
+	homeAfter = 30 * time.Second
+	// maxRequests is how many requests of one store are under way at a time.
+	maxRequests = 64
+)
+
+// Options say where a Vault is and how to reach it.
+type Options struct {
+	// Addresses are those of one cluster: https://host:port. The first is home.
+	Addresses []string
+	// CAFile, and CertFile with KeyFile, are PEM files, read again when they change.
+	// Empty: the system's authorities, and no client certificate.
+	CAFile, CertFile, KeyFile string
+	// ServerName is what the server's certificate must say, in place of the host.
+	ServerName string
+}
+
+// Request is one call of the API.
+type Request struct {
+	Method    string
+	Path      string // below /v1/
+	Query     url.Values
+	Namespace string
+	Token     secret.Bytes // empty for a login
+	Body      any          // written as JSON
+	// Once says that the call may make something, a lease or a write: it is sent
+	// again only when it cannot have arrived.
+	Once bool
+}
+
+// Conn is safe for concurrent use.
+type Conn struct {
+	clients []*api.Client // one an address, sharing one transport
+	hosts   []string
+	slots   chan struct{}
+	now     func() time.Time
+
+	mu    sync.Mutex
+	first int       // the address to begin with
+	since time.Time // when first became that
+}
+
+// NewConn opens nothing yet. now is the clock.
+func NewConn(o Options, now func() time.Time) (*Conn, error) {
+	transport, err := newTransport(o)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{slots: make(chan struct{}, maxRequests), now: now}
+	for _, address := range o.Addresses {
+		client, err := newClient(address, transport)
+		if err != nil {
+			return nil, err
+		}
+		u, err := url.Parse(address)
+		if err != nil {
+			return nil, fmt.Errorf("address %q: %w", address, err)
+		}
+		c.clients = append(c.clients, client)
+		c.hosts = append(c.hosts, u.Host)
+	}
+	return c, nil
+}
+
+// newClient takes nothing from the environment: a token or a header found there
+// would be an identity that no pod has proven.
+func newClient(address string, transport http.RoundTripper) (*api.Client, error) {
+	client, err := api.NewClient(&api.Config{
+		Address: address, HttpClient: &http.Client{Transport: transport, CheckRedirect: noRedirect},
+		MaxRetries: 0, DisableRedirects: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", address, err)
+	}
+	client.SetToken("")
+	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+	return client, nil
+}
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// Do sends a request to the address that answered last, and to the others when
+// that one gives no answer. It returns nil without an error for an answer without
+// a body. Errors wrap a kind of store; none holds a token or a body.
+func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: waiting for other requests: %w", store.ErrUnavailable, ctx.Err())
+	}
+	var failures []error
+	start := c.start()
+	for n := range c.clients {
+		i := (start + n) % len(c.clients)
+		answer, err := c.attempt(ctx, i, r)
+		if err == nil || !errors.Is(err, store.ErrUnavailable) {
+			c.keep(i)
+			return answer, err
+		}
+		failures = append(failures, err)
+		if errors.Is(err, store.ErrUncertain) || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(failures...)
+}
+
+// start is the address to begin with: the one that answered last, but home again
+// after a while.
+func (c *Conn) start() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first != 0 && c.now().Sub(c.since) >= homeAfter {
+		c.first, c.since = 0, c.now()
+	}
+	return c.first
+}
+
+func (c *Conn) keep(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i != c.first {
+		c.first, c.since = i, c.now()
+	}
+}
+
+// attempt sends r to one address, and once more where that one redirects to.
+func (c *Conn) attempt(ctx context.Context, i int, r Request) (*api.Secret, error) {
+	response, err := c.send(ctx, i, r)
+	if err != nil {
+		return nil, err
+	}
+	if isRedirect(response.StatusCode) {
+		next, err := c.redirected(i, response)
+		if err != nil {
+			return nil, err
+		}
+		if response, err = c.send(ctx, next, r); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { _ = response.Body.Close() }()
+	return read(response, c.hosts[i], r.Once)
+}
+
+func isRedirect(status int) bool {
+	return status == http.StatusMovedPermanently || status == http.StatusFound ||
+		status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
+}
+
+// redirected finds the address that a standby points to. The token goes nowhere
+// but to the addresses of keymount.yaml.
+func (c *Conn) redirected(from int, response *api.Response) (int, error) {
+	_ = response.Body.Close()
+	location, err := response.Location()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s redirects without saying where to", store.ErrUnavailable, c.hosts[from])
+	}
+	i := slices.Index(c.hosts, location.Host)
+	if i < 0 {
+		return 0, fmt.Errorf("%w: %s redirects to %s, which is none of the store's addresses in keymount.yaml; add it there",
+			store.ErrInvalid, c.hosts[from], location.Host)
+	}
+	return i, nil
+}
+
+// send makes one HTTP request. Its error tells whether the request may have
+// arrived.
+func (c *Conn) send(ctx context.Context, i int, r Request) (*api.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	var sent atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	client := c.clients[i].WithNamespace(r.Namespace)
+	request := client.NewRequest(r.Method, "/v1/"+r.Path)
+	request.ClientToken = string(r.Token.Reveal())
+	request.Params = r.Query
+	if r.Body != nil {
+		if err := request.SetJSONBody(r.Body); err != nil {
+			cancel()
+			return nil, fmt.Errorf("%w: the request cannot be written as JSON", store.ErrInvalid)
+		}
+	}
+	response, err := client.RawRequestWithContext(traced, request) //nolint:staticcheck // the other methods take no token per call
+	// With an answer, an error is but the library's reading of its status.
+	if response == nil || response.Response == nil {
+		cancel()
+		return nil, c.unreachable(i, err, r.Once && sent.Load())
+	}
+	response.Body = &closer{response.Body, cancel}
+	return response, nil
+}
+
+func (c *Conn) unreachable(i int, err error, uncertain bool) error {
+	kind := store.ErrUnavailable
+	if uncertain {
+		kind = store.Uncertain(kind)
+	}
+	return fmt.Errorf("%w: %s: %s", kind, c.hosts[i], reason(err))
+}
+
+// reason is what went wrong with a connection, without the URL of the request.
+func reason(err error) string {
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	var wrapped *url.Error
+	switch {
+	case err == nil:
+		return "no answer"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.As(err, &dns):
+		return "no address is known for this name: " + dns.Err
+	case errors.As(err, &certificate):
+		return "its certificate is not trusted: " + certificate.Err.Error()
+	case errors.As(err, &wrapped):
+		return wrapped.Err.Error()
+	}
+	return err.Error()
+}
+
+// limited is a body that fails when it goes on after its limit.
+type limited struct {
+	io.ReadCloser
+	left int64
+}
+
+var errTooLong = errors.New("the answer is too long")
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := l.ReadCloser.Read(p[:min(int64(len(p)), l.left)])
+	l.left -= int64(n)
+	return n, err //nolint:wrapcheck // a Reader's error is compared with io.EOF
+}
+
+// closer ends the request's time with its body.
+type closer struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c *closer) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close() //nolint:wrapcheck // nobody looks at it
+}
+
+// trimmed keeps what a server says readable.
+func trimmed(text string) string {
+	const most = 500
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}

@@ -1,0 +1,134 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/store"
+)
+
+// Engine is what is mounted somewhere, as far as reading it goes.
+type Engine string
+
+// The engines. Anything but key/value is read by its API path.
+const (
+	KV1   Engine = "kv1"
+	KV2   Engine = "kv2"
+	Other Engine = "other"
+)
+
+// place is a path after its mount is known.
+type place struct {
+	mount  string // without a slash at its end
+	rest   string // below the mount, as the engine's API has it
+	engine Engine
+}
+
+// mounts knows which engine is where: from keymount.yaml, or by asking once.
+type mounts struct {
+	conn   *Conn
+	flight singleflight.Group
+
+	mu    sync.Mutex
+	known map[string]Engine // by namespace and mount; grows with the mounts of a Vault
+}
+
+func newMounts(conn *Conn, configured map[string]Engine) *mounts {
+	m := &mounts{conn: conn, known: map[string]Engine{}}
+	for mount, engine := range configured {
+		m.known[key("", mount)] = engine
+	}
+	return m
+}
+
+func key(namespace, mount string) string { return namespace + "\x00" + strings.Trim(mount, "/") }
+
+// find splits a path at its mount. What nobody wrote down is asked from Vault,
+// with the token of whoever wants to read.
+func (m *mounts) find(ctx context.Context, namespace string, token secret.Bytes, path store.Path) (place, error) {
+	if p, ok := m.lookup(namespace, path); ok {
+		return p, nil
+	}
+	// One asks for all paths that begin alike: most often they share a mount.
+	first := path.Segments()[0]
+	for range 2 {
+		_, err, shared := m.flight.Do(key(namespace, first), func() (any, error) {
+			return nil, m.ask(ctx, namespace, token, path)
+		})
+		if p, ok := m.lookup(namespace, path); ok {
+			return p, nil
+		}
+		if err != nil && !shared {
+			return place{}, err
+		}
+	}
+	if err := m.ask(ctx, namespace, token, path); err != nil {
+		return place{}, err
+	}
+	p, ok := m.lookup(namespace, path)
+	if !ok {
+		return place{}, fmt.Errorf("%w: Vault names a mount that %q is not in", store.ErrInvalid, path)
+	}
+	return p, nil
+}
+
+// lookup finds the longest known mount that path is below.
+func (m *mounts) lookup(namespace string, path store.Path) (place, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	segments := path.Segments()
+	for n := len(segments); n > 0; n-- {
+		mount := strings.Join(segments[:n], "/")
+		for _, in := range []string{namespace, ""} {
+			if engine, ok := m.known[key(in, mount)]; ok {
+				return place{mount: mount, rest: strings.Join(segments[n:], "/"), engine: engine}, true
+			}
+		}
+	}
+	return place{}, false
+}
+
+// ask is the preflight of the vault command. It answers 403 for what the token
+// may not see at all.
+func (m *mounts) ask(ctx context.Context, namespace string, token secret.Bytes, path store.Path) error {
+	answer, err := m.conn.Do(ctx, Request{
+		Method: http.MethodGet, Path: "sys/internal/ui/mounts/" + path.String(), Namespace: namespace, Token: token,
+	})
+	if errors.Is(err, store.ErrDenied) {
+		return fmt.Errorf("%w; no policy of this role lets it read anything there, or nothing is mounted there", err)
+	}
+	if err != nil {
+		return fmt.Errorf("look up the mount of %q: %w", path, err)
+	}
+	if answer == nil {
+		return fmt.Errorf("%w: Vault says nothing of the mount of %q", store.ErrInvalid, path)
+	}
+	mount, _ := answer.Data["path"].(string)
+	kind, _ := answer.Data["type"].(string)
+	if mount == "" || kind == "" {
+		return fmt.Errorf("%w: Vault says nothing of the mount of %q", store.ErrInvalid, path)
+	}
+	options, _ := answer.Data["options"].(map[string]any)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[key(namespace, mount)] = engineOf(kind, options)
+	return nil
+}
+
+func engineOf(kind string, options map[string]any) Engine {
+	switch {
+	case kind != "kv" && kind != "generic":
+		return Other
+	case options["version"] == "2":
+		return KV2
+	default:
+		return KV1
+	}
+}

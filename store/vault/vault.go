@@ -1,0 +1,206 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/store"
+)
+
+// Store reads with the token of each session. It is safe for concurrent use.
+type Store struct {
+	conn      *Conn
+	namespace string // may hold {namespace}
+	mounts    *mounts
+}
+
+// New reads over conn. namespace is Vault's, and {namespace} in it stands for the
+// pod's; configured says which engine is mounted where, for what is not asked then.
+func New(conn *Conn, namespace string, configured map[string]Engine) *Store {
+	return &Store{conn: conn, namespace: namespace, mounts: newMounts(conn, configured)}
+}
+
+// Namespace is Vault's namespace for a pod of this Kubernetes namespace.
+func Namespace(pattern, kubernetes string) string {
+	return strings.ReplaceAll(pattern, "{namespace}", kubernetes)
+}
+
+// Resolve implements [store.Resolver]: the path of a KV v2 secret is mount and
+// name, with or without data/ between them.
+func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
+	p, err := s.find(ctx, session, ref.Path)
+	if err != nil {
+		return store.Resolved{}, err
+	}
+	if p.engine != KV2 {
+		return store.Resolved{Path: ref.Path}, nil
+	}
+	first, name, deeper := strings.Cut(p.rest, "/")
+	switch {
+	case first == "data" && deeper:
+		path, err := store.ParsePath(p.mount + "/" + name)
+		if err != nil {
+			return store.Resolved{}, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		}
+		return store.Resolved{Path: path}, nil
+	case isInternal(first, deeper):
+		return store.Resolved{Path: ref.Path, Literal: first}, nil
+	}
+	return store.Resolved{Path: ref.Path}, nil
+}
+
+// isInternal tells the parts of a KV v2 engine that are no secrets.
+func isInternal(first string, deeper bool) bool {
+	switch first {
+	case "metadata", "delete", "undelete", "destroy", "subkeys":
+		return deeper
+	case "config":
+		return !deeper
+	}
+	return false
+}
+
+// Read implements [store.Store].
+func (s *Store) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
+	p, err := s.find(ctx, session, ref.Path)
+	if err != nil {
+		return store.Value{}, s.explain(ctx, session, err)
+	}
+	request, err := p.request(ref)
+	if err != nil {
+		return store.Value{}, err
+	}
+	request.Namespace, request.Token = s.in(session), session.Token
+	answer, err := s.conn.Do(ctx, request)
+	if err != nil {
+		return store.Value{}, s.explain(ctx, session, err)
+	}
+	return p.value(answer)
+}
+
+func (s *Store) in(session store.Session) string {
+	return Namespace(s.namespace, session.Identity.Namespace)
+}
+
+func (s *Store) find(ctx context.Context, session store.Session, path store.Path) (place, error) {
+	return s.mounts.find(ctx, s.in(session), session.Token, path)
+}
+
+// explain tells the two meanings of a 403 apart: the token has ended, or a policy
+// says no. It asks about the token instead of logging in to see.
+func (s *Store) explain(ctx context.Context, session store.Session, err error) error {
+	if !errors.Is(err, store.ErrDenied) {
+		return err
+	}
+	_, asked := s.conn.Do(ctx, Request{
+		Method: http.MethodGet, Path: "auth/token/lookup-self", Namespace: s.in(session), Token: session.Token,
+	})
+	if errors.Is(asked, store.ErrDenied) {
+		return fmt.Errorf("%w: %w", store.ErrSession, err)
+	}
+	return err
+}
+
+// request is what the API wants for a place.
+func (p place) request(ref store.Ref) (Request, error) {
+	if ref.Args != "" {
+		return Request{Method: http.MethodPut, Path: ref.Path.String(), Body: json.RawMessage(ref.Args), Once: true}, nil
+	}
+	query, err := url.ParseQuery(ref.Query)
+	if err != nil {
+		return Request{}, fmt.Errorf("%w: the query is not of the form name=value", store.ErrInvalid)
+	}
+	r := Request{Method: http.MethodGet, Path: ref.Path.String(), Query: query, Once: p.engine == Other}
+	if p.engine == KV2 && !isInternalPath(p.rest) {
+		r.Path = p.mount + "/data/" + strings.TrimPrefix(p.rest, "data/")
+		if p.rest == "" {
+			return Request{}, fmt.Errorf("%w: %q is a mount; name a secret in it", store.ErrInvalid, ref.Path)
+		}
+		if ref.Version != "" {
+			r.Query.Set("version", ref.Version)
+		}
+		return r, nil
+	}
+	if ref.Version != "" {
+		return Request{}, fmt.Errorf("%w: only secrets of a KV v2 engine have versions; remove version: %s", store.ErrInvalid, ref.Version)
+	}
+	return r, nil
+}
+
+func isInternalPath(rest string) bool {
+	first, _, deeper := strings.Cut(rest, "/")
+	return isInternal(first, deeper)
+}
+
+// value is what a class sees of an answer: of KV v2 the secret without its envelope.
+func (p place) value(answer *api.Secret) (store.Value, error) {
+	if answer == nil || answer.Data == nil {
+		return store.Value{}, fmt.Errorf("%w: the answer holds no data%s", store.ErrInvalid, said(answer))
+	}
+	data, version := any(answer.Data), ""
+	if p.engine == KV2 && !isInternalPath(p.rest) {
+		inner, ok := answer.Data["data"].(map[string]any)
+		if !ok {
+			return store.Value{}, fmt.Errorf("%w: this version was deleted or holds nothing%s", store.ErrNotFound, said(answer))
+		}
+		metadata, _ := answer.Data["metadata"].(map[string]any)
+		data, version = inner, fmt.Sprint(metadata["version"])
+	}
+	tree, err := secret.NewTree(data)
+	if err != nil {
+		return store.Value{}, fmt.Errorf("%w: the answer: %w", store.ErrInvalid, err)
+	}
+	whole, err := envelope(answer)
+	if err != nil {
+		return store.Value{}, fmt.Errorf("%w: the answer: %w", store.ErrInvalid, err)
+	}
+	return store.Value{Data: tree, Envelope: whole, Version: version, Lease: lease(answer)}, nil
+}
+
+// envelope is the answer as the API has it, without the id of the request, which
+// no two answers share.
+func envelope(answer *api.Secret) (secret.Tree, error) {
+	var warnings any
+	if len(answer.Warnings) > 0 {
+		list := make([]any, len(answer.Warnings))
+		for i, w := range answer.Warnings {
+			list[i] = w
+		}
+		warnings = list
+	}
+	return secret.NewTree(map[string]any{
+		"lease_id":       answer.LeaseID,
+		"lease_duration": json.Number(strconv.Itoa(answer.LeaseDuration)),
+		"renewable":      answer.Renewable,
+		"data":           answer.Data,
+		"warnings":       warnings,
+	})
+}
+
+func lease(answer *api.Secret) *store.Lease {
+	if answer.LeaseID == "" {
+		return nil
+	}
+	return &store.Lease{
+		ID:        secret.New([]byte(answer.LeaseID)),
+		Duration:  time.Duration(answer.LeaseDuration) * time.Second,
+		Renewable: answer.Renewable,
+	}
+}
+
+func said(answer *api.Secret) string {
+	if answer == nil || len(answer.Warnings) == 0 {
+		return ""
+	}
+	return ": " + trimmed(strings.Join(answer.Warnings, "; "))
+}
