@@ -66,6 +66,24 @@ func (b *bundleFile) document() (bundle.Document, error) {
 	return document, nil
 }
 
+var errMeanwhile = errors.New("somebody else changed it meanwhile, and it is left as they wrote it; do this again")
+
+// changeBundle revises a bundle, and once more what others made of it meanwhile:
+// many may set different keys at a time.
+func changeBundle(name, identityFile string, revise func([]byte) ([]byte, error)) ([]bundle.Change, error) {
+	const most = 50
+	for try := 1; ; try++ {
+		file, err := openToWrite(name, identityFile)
+		if err != nil {
+			return nil, err
+		}
+		changes, err := file.change(revise)
+		if !errors.Is(err, errMeanwhile) || try == most {
+			return changes, err
+		}
+	}
+}
+
 // change replaces the document by what revise makes of it, and tells what has
 // changed. Without a change nothing is written.
 func (b *bundleFile) change(revise func([]byte) ([]byte, error)) ([]bundle.Change, error) {
@@ -102,7 +120,7 @@ func (b *bundleFile) replace(text []byte, recipients []age.Recipient) error {
 		return fmt.Errorf("write the bundle: %w", err)
 	}
 	if !bytes.Equal(now, b.sealed) {
-		return fmt.Errorf("%s: somebody else changed it meanwhile, and it is left as they wrote it; do this again", b.name)
+		return fmt.Errorf("%s: %w", b.name, errMeanwhile)
 	}
 	if err := replaceFile(b.name, sealed); err != nil {
 		return fmt.Errorf("write the bundle: %w", err)
@@ -250,7 +268,7 @@ func replaceFile(file string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, keepOwner(file, f), f.Chmod(mode), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), file)
 	}
 	if err != nil {

@@ -38,8 +38,8 @@ func newBundleRemove() *cobra.Command {
 goes with its last key. The last secret stays: remove the file instead. KEY is a name as
 'keymount bundle list' shows it; dots do not go deeper.
 
-The comments in the document stay, except those of what is removed, and so does the
-order; blank lines may not. To keep every character use 'keymount bundle edit'. The
+The comments in the document stay, except those of what is removed (a comment right above
+it is taken for its own), and so does the order; blank lines may not. To keep every character use 'keymount bundle edit'. The
 bundle stays encrypted for the same recipients.`,
 		Example: `  keymount bundle rm --identity key.txt secrets.age shop/db old-password
   keymount bundle rm --identity key.txt secrets.age shop/db`,
@@ -59,11 +59,7 @@ func removeFrom(cmd *cobra.Command, identityFile string, args []string) error {
 	if err != nil {
 		return err
 	}
-	file, err := openToWrite(args[0], identityFile)
-	if err != nil {
-		return err
-	}
-	changes, err := file.change(func(text []byte) ([]byte, error) {
+	changes, err := changeBundle(args[0], identityFile, func(text []byte) ([]byte, error) {
 		if len(args) == 3 {
 			return bundle.RemoveKey(text, path, key)
 		}
@@ -72,6 +68,6 @@ func removeFrom(cmd *cobra.Command, identityFile string, args []string) error {
 	if err != nil {
 		return err
 	}
-	result := changed{file.name, true, changes}
+	result := changed{args[0], true, changes}
 	return printResult(cmd, result, result.print)
 }

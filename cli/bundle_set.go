@@ -40,7 +40,8 @@ be seen by everybody who lists processes.
 The value is a text, or with --json a JSON value: a number, true, null, a list, a map.
 KEY is a name as 'keymount bundle list' shows it; dots do not go deeper.
 
-The comments in the document stay, and the order; blank lines may not. To keep every
+The comments in the document stay, except inside of a value that is replaced, and so does
+the order; blank lines and what surrounds an end mark may not. To keep every
 character use 'keymount bundle edit'. The bundle stays encrypted for the same recipients.`,
 		Example: `  keymount bundle set --identity key.txt secrets.age shop/db password
   openssl rand -base64 24 | keymount bundle set --identity key.txt secrets.age shop/db password
@@ -81,19 +82,19 @@ func (s *setting) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	file, err := openToWrite(args[0], s.identityFile)
-	if err != nil {
+	// Before somebody types for nothing.
+	if _, err := openToWrite(args[0], s.identityFile); err != nil {
 		return err
 	}
 	value, err := s.value(cmd, fmt.Sprintf("%s %s", path, key))
 	if err != nil {
 		return err
 	}
-	changes, err := file.change(func(text []byte) ([]byte, error) { return bundle.Set(text, path, key, value) })
+	changes, err := changeBundle(args[0], s.identityFile, func(text []byte) ([]byte, error) { return bundle.Set(text, path, key, value) })
 	if err != nil {
 		return err
 	}
-	result := changed{file.name, len(changes) > 0, changes}
+	result := changed{args[0], len(changes) > 0, changes}
 	if len(changes) == 0 {
 		result.Changes = []bundle.Change{{Path: path.String(), Key: key, What: bundle.Unchanged}}
 	}

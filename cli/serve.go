@@ -133,7 +133,9 @@ func openVault(s config.Store, backend provider.Backend) (provider.Backend, erro
 		mounts[mount] = vault.Engine(engine)
 	}
 	backend.Store = vault.New(conn, c.Namespace, mounts)
-	backend.Features = provider.Features{Roles: true, Versions: true, Writes: true}
+	backend.Features = provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
+		Addresses: c.Addresses, Namespace: c.Namespace, AuthMount: c.Auth.Mount, Audience: c.Auth.Audience,
+	}}
 	backend.Sessions = auth.NewSessions(
 		vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now},
 		s.Session == config.SessionPod, time.Now)

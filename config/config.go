@@ -23,7 +23,9 @@ type Config struct {
 	// Default: the API server of the cluster keymount runs in.
 	Issuers []Issuer `yaml:"issuers"`
 	// Sockets are the unix sockets to listen on, each named after the provider
-	// that classes ask for: keymount.sock serves `provider: keymount`. A path has
+	// that classes ask for: keymount.sock serves `provider: keymount`. On vault.sock
+	// and openbao.sock classes of those providers are read as they are, see
+	// docs/migration.md; every other socket has keymount's own syntax. A path has
 	// at most 103 bytes. Default: /var/run/secrets-store-csi-providers/keymount.sock.
 	Sockets []string `yaml:"sockets"`
 	// VersionKeyFile holds at least 32 random bytes, the same on every node; the

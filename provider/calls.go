@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,8 +54,9 @@ func contain(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc
 
 // line gathers what a call wants to say in its log line.
 type line struct {
-	mu    sync.Mutex
-	attrs []slog.Attr
+	mu       sync.Mutex
+	attrs    []slog.Attr
+	warnings []string
 }
 
 type lineKey struct{}
@@ -70,8 +72,22 @@ func note(ctx context.Context, attrs ...slog.Attr) {
 	l.attrs = append(l.attrs, attrs...)
 }
 
+// warn adds to the warnings of the line, which are one attribute of it.
+func warn(ctx context.Context, texts ...string) {
+	l, ok := ctx.Value(lineKey{}).(*line)
+	if !ok {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.warnings = append(l.warnings, texts...)
+}
+
 func (l *line) read() []slog.Attr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.attrs
+	if len(l.warnings) == 0 {
+		return l.attrs
+	}
+	return append(l.attrs, slog.String("warning", cut(strings.Join(l.warnings, "; "))))
 }

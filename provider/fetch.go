@@ -192,7 +192,7 @@ func (r read) once(ctx context.Context) (store.Value, error) {
 // in reads in one session, after the rules have said yes to what the path is.
 func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
 	session := store.Session{Identity: r.identity, Role: r.secret.Role, Token: login.Token}
-	ref := store.Ref{Path: r.secret.Path, Version: r.secret.Version, Args: r.secret.Args}
+	ref := store.Ref{Path: r.secret.Path, Version: r.secret.Version, Query: r.secret.Query, Args: r.secret.Args}
 	resolver, ok := r.backend.Store.(store.Resolver)
 	if !ok {
 		return r.backend.Store.Read(ctx, session, ref)

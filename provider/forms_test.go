@@ -45,17 +45,17 @@ type form struct {
 	Modes     map[string]string
 }
 
-func readForms(t *testing.T) []form {
-	t.Helper()
+func readForms(tb testing.TB) []form {
+	tb.Helper()
 	data, err := os.ReadFile("testdata/forms.yaml")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var forms []form
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&forms); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return forms
 }
@@ -140,13 +140,23 @@ func newChain(t *testing.T) certificates {
 	if err != nil {
 		t.Fatal(err)
 	}
+	protected, err := pkcs12.Modern.Encode(key, leaf, []*x509.Certificate{intermediate, root}, "fake-password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	block := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	return certificates{parts: map[string]string{
 		"(root)": block("CERTIFICATE", root.Raw), "(intermediate)": block("CERTIFICATE", intermediate.Raw),
 		"(leaf)": block("CERTIFICATE", leaf.Raw), "(key)": block("PRIVATE KEY", der),
-		"(PFX in base64)": base64.StdEncoding.EncodeToString(pfx),
+		"(key as SEC1)":            block("EC PRIVATE KEY", sec1),
+		"(PFX with fake-password)": base64.StdEncoding.EncodeToString(protected),
+		"(PFX in base64)":          base64.StdEncoding.EncodeToString(pfx),
 	}}
 }
 

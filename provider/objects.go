@@ -25,6 +25,8 @@ const (
 	// belong to root and fsGroup does not reach them.
 	defaultMode = 0o444
 	maxObjects  = 1000
+	// maxTemplateNodes bounds what the templates of a class take in memory.
+	maxTemplateNodes = 20_000
 )
 
 // classDefaults are what an object inherits from its class.
@@ -35,12 +37,38 @@ type classDefaults struct {
 
 // parseObjects reads the class's objects, a YAML list.
 func parseObjects(text string, class classDefaults, m *mistakes) []Object {
+	if class.store == "" {
+		class.store = defaultStore
+	}
+	var objects []Object
+	templates := 0
+	for i, node := range entries(text, objectExample, m) {
+		p := objectParser{index: i, m: m}
+		o := p.parse(node, class)
+		objects = append(objects, o)
+		if o.Template != nil {
+			templates += o.Template.Nodes()
+		}
+		if templates > maxTemplateNodes {
+			p.mistake("template: all templates of the class have more than %d nodes; make two classes of it", maxTemplateNodes)
+			break
+		}
+	}
+	checkClashes(objects, "file", m)
+	return objects
+}
+
+// objectExample is what an object looks like.
+const objectExample = "{path: ..., key: ..., file: ...}"
+
+// entries are the objects of a class, a YAML list of things like example.
+func entries(text, example string, m *mistakes) []*yaml.Node {
 	document, err := decodeList(text)
 	if err != nil {
 		m.add("objects: %w", err)
 		return nil
 	}
-	const form = "list the secrets, each as {path: ..., key: ..., file: ...}"
+	form := "list the secrets, each as " + example
 	switch {
 	case len(document.Content) == 0:
 		m.add("objects: missing or empty; %s", form)
@@ -55,16 +83,7 @@ func parseObjects(text string, class classDefaults, m *mistakes) []Object {
 		m.add("objects: %d are more than one class may have (%d)", len(document.Content[0].Content), maxObjects)
 		return nil
 	}
-	if class.store == "" {
-		class.store = defaultStore
-	}
-	var objects []Object
-	for i, node := range document.Content[0].Content {
-		o := objectParser{index: i, m: m}
-		objects = append(objects, o.parse(node, class))
-	}
-	checkClashes(objects, m)
-	return objects
+	return document.Content[0].Content
 }
 
 // decodeList reads one YAML document of plain values. Anchors, aliases and tags
@@ -89,7 +108,7 @@ func checkPlain(node *yaml.Node) error {
 	switch {
 	case node.Anchor != "" || node.Kind == yaml.AliasNode:
 		return fmt.Errorf("line %d: anchors and aliases are not read; write the value out", node.Line)
-	case node.Style&yaml.TaggedStyle != 0:
+	case node.Style&yaml.TaggedStyle != 0 || node.Tag == "!":
 		return fmt.Errorf("line %d: the tag %s is not read; remove it", node.Line, node.Tag)
 	}
 	for _, child := range node.Content {
@@ -114,10 +133,10 @@ func (p *objectParser) mistake(format string, args ...any) {
 func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
 	o := Object{Index: p.index}
 	if node.Kind != yaml.MappingNode {
-		p.mistake("not a map; write {path: ..., key: ..., file: ...}")
+		p.mistake("not a map; write %s", objectExample)
 		return o
 	}
-	p.readFields(node)
+	p.readFields(node, fieldNames(), p.mistake)
 	o.Secret = p.secret(class)
 	o.Key = p.key()
 	p.form(&o)
@@ -136,14 +155,18 @@ func fieldNames() []string {
 	}
 }
 
-func (p *objectParser) readFields(node *yaml.Node) {
-	known := fieldNames()
+// readFields has unknown say what it thinks of a field that is not known.
+func (p *objectParser) readFields(node *yaml.Node, known []string, unknown func(format string, args ...any)) {
 	p.fields = make(map[string]*yaml.Node, len(known))
+	if fields := len(node.Content) / 2; fields > 10*len(known) {
+		p.mistake("%d fields are more than an object has", fields)
+		return
+	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name := node.Content[i].Value
 		switch {
 		case !slices.Contains(known, name):
-			p.mistake("unknown field %q%s", name, spelling.Hint(name, known))
+			unknown("unknown field %q%s", name, spelling.Hint(name, known))
 		case p.fields[name] != nil:
 			p.mistake("field %q is there twice", name)
 		default:
@@ -215,16 +238,31 @@ func (p *objectParser) args() string {
 	if node == nil {
 		return ""
 	}
-	var args map[string]any
-	if err := node.Decode(&args); err != nil || len(args) == 0 {
-		p.mistake("args: not a map of names to values")
-		return ""
+	text, err := canonicalArgs(node)
+	if err == nil && text == noArgs {
+		err = errNotArgs
+	}
+	if err != nil {
+		p.mistake("args: %w", err)
+	}
+	return text
+}
+
+// noArgs is a write that says nothing.
+const noArgs = "{}"
+
+var errNotArgs = errors.New("not a map of names to values")
+
+func canonicalArgs(node *yaml.Node) (string, error) {
+	args := map[string]any{}
+	if err := node.Decode(&args); err != nil {
+		return "", errNotArgs
 	}
 	text, err := json.Marshal(args) // with sorted keys
 	if err != nil {
-		p.mistake("args: cannot be written as JSON")
+		return "", errors.New("cannot be written as JSON")
 	}
-	return string(text)
+	return string(text), nil
 }
 
 func (p *objectParser) path() store.Path {
@@ -417,7 +455,8 @@ func checkKeyAsFile(key, path string) error {
 
 // checkClashes finds objects that want the same file, or a file where another
 // wants a folder. What is in a folder of keys is known only after reading.
-func checkClashes(objects []Object, m *mistakes) {
+// field is what the class calls the file.
+func checkClashes(objects []Object, field string, m *mistakes) {
 	var taken layout
 	for _, o := range objects {
 		if o.File == "" {
@@ -430,7 +469,7 @@ func checkClashes(objects []Object, m *mistakes) {
 			err = taken.addFile(o.File, o.Index)
 		}
 		if err != nil {
-			m.add("objects[%d]: file: %w", o.Index, err)
+			m.add("objects[%d]: %s: %w", o.Index, field, err)
 		}
 	}
 }

@@ -29,6 +29,10 @@ const name = "keymount"
 // processor anyway.
 const maxTurns = 4
 
+// largeClass is the length of attributes beyond which a class is parsed alone: its
+// parsed form takes a hundred times as much.
+const largeClass = 64 << 10
+
 // Backend is one store of keymount.yaml, ready to be read.
 type Backend struct {
 	Name     string
@@ -59,19 +63,22 @@ type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
 	version  string
+	dialect  Dialect
 	backends map[string]Backend
 	verifier *auth.Verifier
 	versions versioner
 	deadline time.Duration
 	parallel int
 	turns    chan struct{}
+	large    chan struct{}
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
 func New(o Options) *Provider {
 	p := &Provider{
-		version: o.Version, verifier: o.Verifier, versions: versioner{o.VersionKey},
+		version: o.Version, dialect: DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
 		deadline: o.Deadline, parallel: o.ParallelReads,
+		large:    make(chan struct{}, 1),
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
 	}
@@ -91,8 +98,9 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	ctx, cancel := withDeadline(ctx, p.deadline)
 	defer cancel()
 
-	request, err := p.parse(ctx, m.GetAttributes())
+	request, err := p.parse(ctx, m)
 	note(ctx, request.attrs()...)
+	warn(ctx, request.Warnings...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,30 +119,46 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	return p.answer(ctx, request, values)
 }
 
-// parse reads the request, when it is its turn.
-func (p *Provider) parse(ctx context.Context, attributes string) (Request, error) {
+// parse reads the request in its dialect, when it is its turn.
+func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (Request, error) {
+	if len(m.GetAttributes()) > largeClass {
+		select {
+		case p.large <- struct{}{}:
+			defer func() { <-p.large }()
+		case <-ctx.Done():
+			return Request{}, fmt.Errorf("no time was left in the queue of large classes: %w", ctx.Err())
+		}
+	}
 	done, err := p.turn(ctx)
 	if err != nil {
 		return Request{}, err
 	}
 	defer done()
-	return ParseRequest(attributes, p.known())
+	if p.dialect != DialectKeymount {
+		return ParseVault(m.GetAttributes(), m.GetPermission(), p.dialect, p.known())
+	}
+	return ParseRequest(m.GetAttributes(), p.known())
 }
 
-// answer makes files and versions of the values, when it is its turn.
+// answer makes files and versions of the values.
 func (p *Provider) answer(ctx context.Context, r Request, values map[Secret]store.Value) (*v1alpha1.MountResponse, error) {
-	done, err := p.turn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	files, err := Render(ctx, r.Objects, values)
+	files, err := p.render(ctx, r.Objects, values)
 	if err != nil {
 		return nil, err
 	}
 	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(values)))
-	note(ctx, warnings(files)...)
+	warn(ctx, warnings(files)...)
 	return p.respond(r, files)
+}
+
+// inTurn computes when it is its turn.
+func (p *Provider) inTurn(ctx context.Context, f func() error) error {
+	done, err := p.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return f()
 }
 
 // turn waits until one of few may compute: parsing and rendering take memory, tens

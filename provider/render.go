@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/provider/certificate"
@@ -21,25 +22,32 @@ type File struct {
 	Contents secret.Bytes
 }
 
-// Render makes the files of a mount, sorted by path. A secret without a value is
+// templateTime is what one template may take: thousands of times what an honest
+// one does.
+const templateTime = time.Second
+
+var errSlow = errors.New("template: it takes longer than a second; its work grows with what is in the secrets")
+
+// render makes the files of a mount, sorted by path. A secret without a value is
 // absent, and every object that wants it optional. It does no more than compute,
-// and ends early only for ctx: the same input gives the same files.
-func Render(ctx context.Context, objects []Object, values map[Secret]store.Value) ([]File, error) {
+// an object at a time and each in its turn, so that one mount's work lets others
+// pass; what cannot end well ends it at once.
+func (p *Provider) render(ctx context.Context, objects []Object, values map[Secret]store.Value) ([]File, error) {
 	r := rendering{values: values}
 	var failures []error
 	for _, o := range objects {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("objects[%d]: no time was left to write it: %w", o.Index, err)
-		}
 		if !r.complete(o) {
 			continue
 		}
-		err := r.object(ctx, o)
+		err := p.inTurn(ctx, func() error { return r.object(ctx, o) })
 		if errors.Is(err, ErrTooLarge) {
-			return nil, err // what comes after would only cost memory
+			return nil, err
 		}
 		if err != nil {
 			failures = append(failures, fmt.Errorf("objects[%d]: %s: %w", o.Index, o.Secret, err))
+		}
+		if errors.Is(err, errSlow) || ctx.Err() != nil || len(failures) == maxMistakes {
+			break // what comes after would only cost time
 		}
 	}
 	slices.SortFunc(r.files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
@@ -60,6 +68,9 @@ func (r *rendering) complete(o Object) bool {
 }
 
 func (r *rendering) object(ctx context.Context, o Object) error {
+	if o.Envelope {
+		return r.envelope(o, r.values[o.Secret].Envelope)
+	}
 	data := r.values[o.Secret].Data
 	if o.Template != nil {
 		return r.template(ctx, o, data)
@@ -89,11 +100,16 @@ func partOf(o Object, data secret.Tree) (secret.Tree, error) {
 }
 
 func (r *rendering) template(ctx context.Context, o Object, data secret.Tree) error {
-	contents, err := o.Template.Execute(ctx, data, func(path store.Path) (secret.Tree, bool) {
+	limited, cancel := context.WithTimeoutCause(ctx, templateTime, errSlow)
+	defer cancel()
+	contents, err := o.Template.Execute(limited, data, func(path store.Path) (secret.Tree, bool) {
 		value, ok := r.values[Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path}]
 		return value.Data, ok
 	})
-	if err != nil {
+	switch {
+	case err != nil && errors.Is(context.Cause(limited), errSlow):
+		err = errSlow
+	case err != nil:
 		err = fmt.Errorf("template: %w", err)
 	}
 	return r.write(o, o.File, contents, err)

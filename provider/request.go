@@ -45,6 +45,9 @@ type Request struct {
 	Class   string // name of the SecretProviderClass
 	Tokens  auth.Tokens
 	Objects []Object
+	// Warnings are what the class says and what has no effect, or another one than
+	// its author may think.
+	Warnings []string
 }
 
 // Object is one entry of a class's objects, with the class's defaults filled in.
@@ -67,6 +70,9 @@ type Object struct {
 	KeyFormat   certificate.KeyFormat // of the private key, for Certificate: pem
 	PasswordKey string                // where in the secret the password is, for Certificate
 	Template    *form.Template
+	// Envelope takes the value out of the store's whole answer, as vault-csi-provider
+	// does: the one under Key, or without a Key the answer itself.
+	Envelope bool
 }
 
 // Secret is one secret of one store, as one role sees it.
@@ -75,6 +81,7 @@ type Secret struct {
 	Role    string
 	Path    store.Path
 	Version string // pinned; empty for the latest
+	Query   string // what else the path is asked with, see [store.Ref]
 	Args    string // a JSON object, for a write that answers; empty for a plain read
 }
 
@@ -116,6 +123,9 @@ type Features struct {
 	Roles    bool // there are roles to log in with, and one is needed
 	Versions bool // old versions can be read
 	Writes   bool // paths answer to args
+	// Vault is where the store is, for classes that choose it so; nil for a store
+	// that is no Vault.
+	Vault *VaultLocation
 }
 
 // attrs are what the log line of a mount says of the request.
@@ -140,24 +150,39 @@ func short(name string) string {
 // stores are the known stores. It is pure, and strict: the error wraps [ErrRequest] and lists every mistake with its
 // place. The Request is filled as far as it could be read, error or not.
 func ParseRequest(attributes string, stores map[string]Features) (Request, error) {
+	texts, err := readAttributes(attributes)
+	if err != nil {
+		return Request{}, err
+	}
+	var m mistakes
+	r := parseCaller(texts, &m)
+	checkNames(texts, &m)
+	r.Objects = parseObjects(texts["objects"], classDefaults{texts["store"], texts["role"], stores}, &m)
+	return r, m.err(r)
+}
+
+// readAttributes bounds what the parsers get to read.
+func readAttributes(attributes string) (map[string]string, error) {
 	if len(attributes) > maxAttributes {
-		return Request{}, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
+		return nil, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
 	}
 	var texts map[string]string
 	if err := json.Unmarshal([]byte(attributes), &texts); err != nil {
 		// The error of encoding/json may quote a token: leave it out.
-		return Request{}, fmt.Errorf("%w: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?", ErrRequest)
+		return nil, fmt.Errorf("%w: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?", ErrRequest)
 	}
-	var m mistakes
-	r := Request{Class: texts[attrClass], Pod: parsePod(texts, &m)}
+	return texts, nil
+}
+
+// parseCaller reads who asks: what the kubelet and the driver add to a class.
+func parseCaller(texts map[string]string, m *mistakes) Request {
+	r := Request{Class: texts[attrClass], Pod: parsePod(texts, m)}
 	tokens, err := auth.ParseTokens(texts[attrTokens])
 	if err != nil {
 		m.add("%s: %w", attrTokens, err)
 	}
 	r.Tokens = tokens
-	checkNames(texts, &m)
-	r.Objects = parseObjects(texts["objects"], classDefaults{texts["store"], texts["role"], stores}, &m)
-	return r, m.err(r)
+	return r
 }
 
 func parsePod(texts map[string]string, m *mistakes) auth.Pod {
@@ -176,17 +201,29 @@ func parsePod(texts map[string]string, m *mistakes) auth.Pod {
 func checkNames(texts map[string]string, m *mistakes) {
 	known := []string{"store", "role", "objects"}
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		if strings.HasPrefix(name, kubeletPrefix) || name == attrClass || name == attrProvider || slices.Contains(known, name) {
-			continue
+		if !isCallers(name) && !slices.Contains(known, name) {
+			m.add("unknown parameter %q%s", name, spelling.Hint(name, known))
 		}
-		m.add("unknown parameter %q%s", name, spelling.Hint(name, known))
 	}
 }
 
-// mistakes collects what is wrong with a request.
-type mistakes struct{ all []error }
+// isCallers tells the attributes that are not the class's.
+func isCallers(name string) bool {
+	return strings.HasPrefix(name, kubeletPrefix) || name == attrClass || name == attrProvider
+}
+
+// mistakes collects what is wrong with a request. It keeps the ones that are told and counts the rest: a class of a megabyte
+// can have half a million of them.
+type mistakes struct {
+	all  []error
+	more int
+}
 
 func (m *mistakes) add(format string, args ...any) {
+	if len(m.all) == maxMistakes {
+		m.more++
+		return
+	}
 	m.all = append(m.all, fmt.Errorf(format, args...))
 }
 
@@ -199,6 +236,9 @@ func (m *mistakes) err(r Request) error {
 	case 1:
 		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
 	}
-	text := strings.ReplaceAll(joined(m.all).Error(), "\n", "\n  ")
-	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, len(m.all), text)
+	text := strings.ReplaceAll(errors.Join(m.all...).Error(), "\n", "\n  ")
+	if m.more > 0 {
+		text += fmt.Sprintf("\n  and %d more", m.more)
+	}
+	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, len(m.all)+m.more, text)
 }

@@ -208,6 +208,9 @@ func FuzzParseObjects(f *testing.F) {
 	for _, objects := range []string{oneKey, "- {path: a/b, file: ./}", "- {path: a/b, key: c.0, file: d/e, mode: \"0400\"}"} {
 		f.Add(objects)
 	}
+	for _, documented := range readForms(f) {
+		f.Add(documented.Objects)
+	}
 	f.Fuzz(func(t *testing.T, objects string) {
 		attributes, err := json.Marshal(map[string]string{
 			"objects": objects, "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "n",

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -50,7 +49,7 @@ func tooLarge(size int, files []File) error {
 // warnings are what the log line of a good mount has to say: a Kubernetes Secret
 // that the driver syncs from these files would fail, and only the driver knows
 // whether one is wanted.
-func warnings(files []File) []slog.Attr {
+func warnings(files []File) []string {
 	size := 0
 	for _, f := range files {
 		size += f.Contents.Len()
@@ -58,8 +57,8 @@ func warnings(files []File) []slog.Attr {
 	if size <= maxSynced {
 		return nil
 	}
-	return []slog.Attr{slog.String("warning", fmt.Sprintf("%d bytes are more than a Secret synced from these files can hold (%d); the heaviest are %s",
-		size, maxSynced, heaviest(files)))}
+	return []string{fmt.Sprintf("%d bytes are more than a Secret synced from these files can hold (%d); the heaviest are %s",
+		size, maxSynced, heaviest(files))}
 }
 
 // heaviest names the largest files.

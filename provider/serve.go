@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,28 +31,34 @@ const (
 
 // Server listens on the driver's sockets.
 type Server struct {
-	grpc    *grpc.Server
 	sockets []*socket
 	stop    time.Duration
 	log     *slog.Logger
 }
 
-// Listen opens all sockets or none. Mounts are answered once Run is called; until
-// then they wait.
+// Listen opens all sockets or none. The name of each says what classes that come
+// through it are written in, see [DialectOf]. Mounts are answered once Run is
+// called; until then they wait.
 func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) (*Server, error) {
-	s := &Server{stop: p.deadline + stopGrace, log: log, grpc: grpc.NewServer(
-		grpc.MaxRecvMsgSize(maxRequest),
-		grpc.ChainUnaryInterceptor(logCalls(log), contain),
-	)}
-	v1alpha1.RegisterCSIDriverProviderServer(s.grpc, p)
+	s := &Server{stop: p.deadline + stopGrace, log: log}
 	for _, path := range paths {
 		opened, err := openSocket(ctx, path)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), s.close())
 		}
+		opened.grpc = newGRPC(p.speaking(DialectOf(path)), log)
 		s.sockets = append(s.sockets, opened)
 	}
 	return s, nil
+}
+
+func newGRPC(p *Provider, log *slog.Logger) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ChainUnaryInterceptor(logCalls(log), contain),
+	)
+	v1alpha1.RegisterCSIDriverProviderServer(server, p)
+	return server
 }
 
 // Run answers until ctx ends, then lets the mounts under way finish, within their
@@ -59,7 +66,7 @@ func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) 
 func (s *Server) Run(ctx context.Context) error {
 	failures := make(chan error, len(s.sockets))
 	for _, socket := range s.sockets {
-		go func() { failures <- s.serve(socket) }()
+		go func() { failures <- socket.serve() }()
 	}
 	var failed error
 	running := len(s.sockets)
@@ -75,21 +82,27 @@ func (s *Server) Run(ctx context.Context) error {
 	return errors.Join(failed, s.close())
 }
 
-func (s *Server) serve(socket *socket) error {
-	err := s.grpc.Serve(socket.listener)
+func (s *socket) serve() error {
+	err := s.grpc.Serve(s.listener)
 	if err == nil || errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
 		return nil
 	}
-	return fmt.Errorf("socket %s: %w", socket.path, err)
+	return fmt.Errorf("socket %s: %w", s.path, err)
 }
 
 func (s *Server) shutDown(ctx context.Context) {
 	late := time.AfterFunc(s.stop, func() {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "mounts under way at the stop were cut off", slog.String("after", s.stop.String()))
-		s.grpc.Stop()
+		for _, socket := range s.sockets {
+			socket.grpc.Stop()
+		}
 	})
 	defer late.Stop()
-	s.grpc.GracefulStop()
+	var stopping sync.WaitGroup
+	for _, socket := range s.sockets {
+		stopping.Go(socket.grpc.GracefulStop)
+	}
+	stopping.Wait()
 }
 
 func (s *Server) close() error {
@@ -100,8 +113,9 @@ func (s *Server) close() error {
 	return errors.Join(failures...)
 }
 
-// socket is a listening unix socket and the file it was born as.
+// socket is a listening unix socket, the file it was born as, and who answers.
 type socket struct {
+	grpc     *grpc.Server
 	path     string
 	listener *net.UnixListener
 	born     fs.FileInfo

@@ -45,7 +45,7 @@ func TestSocketModeAndEnd(t *testing.T) {
 func TestSeveralSockets(t *testing.T) {
 	var second string
 	w := start(t, func(w *world, s *setup) {
-		second = filepath.Join(filepath.Dir(w.socket), "vault.sock")
+		second = filepath.Join(filepath.Dir(w.socket), "second.sock")
 		s.sockets = append(s.sockets, second)
 	})
 	w.memory.Set("shop/db", map[string]any{"password": canary})

@@ -69,8 +69,10 @@ func joined(failures []error) error {
 }
 
 // message is err's text in what a gRPC status and an event can hold.
-func message(err error) string {
-	text := strings.ToValidUTF8(err.Error(), "\uFFFD")
+func message(err error) string { return cut(err.Error()) }
+
+func cut(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= maxMessage {
 		return text
 	}

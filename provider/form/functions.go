@@ -22,12 +22,13 @@ type execution struct {
 	secrets func(store.Path) (secret.Tree, bool)
 	out     output
 
-	rounds, work, made int
+	rounds, work, made, read int
 }
 
 func (e *execution) functions() template.FuncMap {
 	return template.FuncMap{
-		stepName: e.step, textName: e.text, lookupName: lookup,
+		stepName: e.step, textName: e.text, lookupName: lookup, walkName: e.walk,
+		"eq": e.eq, "ne": e.ne, "lt": e.lt, "le": e.le, "gt": e.gt, "ge": e.ge,
 		"secret":   e.secret,
 		"default":  orDefault,
 		"required": required,
@@ -62,6 +63,23 @@ func (e *execution) charge(n int) error {
 		return faultf("the functions of the template would make more than %d bytes", maxResults)
 	}
 	return nil
+}
+
+// look pays for n bytes that are looked through without making as many.
+func (e *execution) look(n int) error {
+	if e.read += n; e.read > maxRead {
+		return faultf("the functions of the template would look through more than %d bytes", maxRead)
+	}
+	return e.fits(0)
+}
+
+// walk pays for putting a map's keys in order, which range does each time.
+func (e *execution) walk(v any) (any, error) {
+	const perKey = 1024 // sorting by reflection costs that much more than reading
+	if m, ok := v.(map[string]any); ok {
+		return v, e.look(perKey * len(m))
+	}
+	return v, nil
 }
 
 // step counts a round of a range, whose body has work nodes.
@@ -357,6 +375,9 @@ func (e *execution) replace(old, with, v any) (string, error) {
 		return "", err
 	}
 	from, to, in := texts[0], texts[1], texts[2]
+	if err := e.look(len(in)); err != nil {
+		return "", err
+	}
 	count := strings.Count(in, from)
 	if count > 0 && len(to) > 2*maxResult/count {
 		return "", e.charge(maxResult + 1) // before the product overflows
@@ -393,6 +414,10 @@ func (e *execution) join(separator, list any) (string, error) {
 	elements, ok := list.([]any)
 	if !ok && list != nil {
 		return "", faultf("join takes the separator and then a list")
+	}
+	const perElement = 32 // copied twice
+	if err := e.look(perElement * len(elements)); err != nil {
+		return "", err
 	}
 	texts, err := e.texts(append([]any{separator}, elements...))
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 // a pod.
 const (
 	maxTemplate  = 64 << 10  // bytes of text
+	maxNodes     = 5000      // of the parsed tree
 	maxNesting   = 100       // parentheses, and ifs within ifs
 	maxVariables = 500       // each use of one looks through all of them
 	maxRounds    = 100_000   // of all ranges together
@@ -26,6 +27,7 @@ const (
 	maxResult    = 1 << 20   // bytes that one function makes
 	maxResults   = 16 << 20  // bytes that all calls of functions make
 	maxOutput    = 1 << 20   // bytes of the file
+	maxRead      = 256 << 20 // bytes that functions look through without making as many
 )
 
 // templateName is how text/template begins the place of a mistake: "line:3:7".
@@ -38,7 +40,11 @@ type Template struct {
 	tree     *parse.Tree
 	paths    map[string]store.Path // by the literal that names them
 	original *strings.Replacer     // brings what we put into the tree back to the author's text
+	nodes    int
 }
+
+// Nodes is the size of the template in memory, in nodes of its tree.
+func (t *Template) Nodes() int { return t.nodes }
 
 // ParseTemplate reads a template of at most 64 KiB. The error has a line for each
 // mistake, as long as the text can be parsed at all.
@@ -60,7 +66,7 @@ func ParseTemplate(text string) (*Template, error) {
 	}
 	g := guarding{}
 	g.node(tree.Root)
-	return &Template{tree: tree, paths: c.paths, original: g.originals()}, nil
+	return &Template{tree: tree, paths: c.paths, original: g.originals(), nodes: c.nodes}, nil
 }
 
 // parseTree also tells whether the text defines templates besides its own. An

@@ -23,6 +23,7 @@ type checker struct {
 	known     []string // functions
 	paths     map[string]store.Path
 	variables int
+	nodes     int
 	tooDeep   bool
 	mistakes  []error
 }
@@ -35,6 +36,12 @@ func (c *checker) mistake(n parse.Node, format string, args ...any) {
 
 // node goes through the tree; depth counts what makes text/template recurse.
 func (c *checker) node(n parse.Node, depth int) {
+	if c.nodes++; c.nodes == maxNodes+1 {
+		c.mistakes = append(c.mistakes, fmt.Errorf("more than %d nodes; make two files of it", maxNodes))
+	}
+	if c.nodes > maxNodes || len(c.mistakes) >= maxMistakes {
+		return // enough to refuse it
+	}
 	if depth > maxNesting {
 		if !c.tooDeep { // once; what is around it would say the same
 			c.mistakes = append(c.mistakes, located(c.text, n.Position(), "", fmt.Errorf("nested more than %d deep", maxNesting)))
@@ -133,10 +140,10 @@ func (c *checker) secret(name *parse.IdentifierNode, args []parse.Node, piped bo
 // functionNames are those that a template may use.
 func functionNames() []string {
 	ours := (&execution{}).functions()
-	for _, hidden := range []string{stepName, textName, lookupName} {
+	for _, hidden := range []string{stepName, textName, lookupName, walkName} {
 		delete(ours, hidden)
 	}
-	for _, theirs := range []string{"and", "or", "not", "len", "eq", "ne", "lt", "le", "gt", "ge"} {
+	for _, theirs := range []string{"and", "or", "not", "len"} {
 		ours[theirs] = nil
 	}
 	return slices.Sorted(maps.Keys(ours))
@@ -224,8 +231,6 @@ func reworded(message string) string {
 		return "too few or too many arguments"
 	case strings.HasPrefix(message, "range can't iterate over "):
 		return "range takes a list, a map or a whole number"
-	case strings.Contains(message, "for comparison"):
-		return `these do not compare; a number of a secret compares to a number in quotes, as in: eq .port "5432"`
 	}
 	return "cannot be evaluated"
 }

@@ -13,6 +13,7 @@ const (
 	stepName     = hiddenPrefix + "step"   // in front of each range body: counts
 	textName     = hiddenPrefix + "text"   // at the end of what is printed: null is empty
 	lookupName   = hiddenPrefix + "lookup" // below default and required: a key may be absent
+	walkName     = hiddenPrefix + "walk"   // at the end of what is ranged over: pays for the order of a map
 )
 
 // guarding changes a checked tree so that its execution ends. It remembers how
@@ -21,7 +22,7 @@ type guarding struct{ changed []string }
 
 // originals brings a node's text back to what the author wrote.
 func (g *guarding) originals() *strings.Replacer {
-	return strings.NewReplacer(append(g.changed, " | "+textName, "")...)
+	return strings.NewReplacer(append(g.changed, " | "+textName, "", " | "+walkName, "")...)
 }
 
 // node returns the number of nodes below n, which is what a round of it costs.
@@ -41,6 +42,7 @@ func (g *guarding) node(n parse.Node) int {
 		return g.branch(&n.BranchNode)
 	case *parse.RangeNode:
 		work := g.branch(&n.BranchNode)
+		n.Pipe.Cmds = append(n.Pipe.Cmds, command(n.Pos, walkName))
 		n.List.Nodes = append([]parse.Node{step(n.Pos, work)}, n.List.Nodes...)
 		return work
 	case *parse.PipeNode:
@@ -70,19 +72,27 @@ func (g *guarding) branch(b *parse.BranchNode) int {
 func (g *guarding) pipe(p *parse.PipeNode) int {
 	work := 1
 	for i, cmd := range p.Cmds {
+		if mayBeAbsent(cmd) {
+			for j := 2; j < len(cmd.Args); j++ {
+				work += g.absent(&cmd.Args[j])
+			}
+		} else if i+1 < len(p.Cmds) && len(cmd.Args) == 1 && mayBeAbsent(p.Cmds[i+1]) { // .key | default "x"
+			work += g.absent(&cmd.Args[0])
+			continue
+		}
 		for _, arg := range cmd.Args {
 			work += g.node(arg)
 		}
-		if !mayBeAbsent(cmd) {
-			continue
-		}
-		for j := 2; j < len(cmd.Args); j++ {
-			cmd.Args[j] = g.tolerant(cmd.Args[j])
-		}
-		if i > 0 && len(p.Cmds[i-1].Args) == 1 { // .key | default "x"
-			p.Cmds[i-1].Args[0] = g.tolerant(p.Cmds[i-1].Args[0])
-		}
 	}
+	return work
+}
+
+// absent makes an argument tolerant. How it is written is noted before anything
+// below it changes.
+func (g *guarding) absent(arg *parse.Node) int {
+	written := (*arg).String()
+	work := g.node(*arg)
+	*arg = g.tolerant(*arg, written)
 	return work
 }
 
@@ -94,7 +104,7 @@ func mayBeAbsent(cmd *parse.CommandNode) bool {
 
 // tolerant turns .a.b into (keymount_lookup . "a" "b"): everywhere else a missing
 // key ends the execution, while here it has an answer.
-func (g *guarding) tolerant(n parse.Node) parse.Node {
+func (g *guarding) tolerant(n parse.Node, written string) parse.Node {
 	var root parse.Node
 	var keys []string
 	switch n := n.(type) {
@@ -114,7 +124,6 @@ func (g *guarding) tolerant(n parse.Node) parse.Node {
 	for _, key := range keys {
 		lookup.Args = append(lookup.Args, &parse.StringNode{NodeType: parse.NodeString, Pos: n.Position(), Quoted: strconv.Quote(key), Text: key})
 	}
-	written := g.originals().Replace(n.String())
 	g.changed = append(g.changed, "("+lookup.String()+")", written, lookup.String(), written)
 	return pipeline(n.Position(), lookup)
 }

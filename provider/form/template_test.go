@@ -191,30 +191,36 @@ func mistakes() map[string]string {
 		`{{ first .none }}`:                   "line 1, column 4, at <first .none>: first takes a list with at least one element",
 		`{{ last .canary }}`:                  "line 1, column 4, at <last .canary>: last takes a list with at least one element",
 		// Values of another kind.
-		`{{ range .canary }}{{ end }}`:         "line 1, column 10, at <.canary>: range takes a list, a map or a whole number",
-		`{{ range .port }}{{ end }}`:           "line 1, column 10, at <.port>: range takes a list, a map or a whole number",
-		`{{ eq .canary 1 }}`:                   `line 1, column 4, at <eq .canary 1>: these do not compare; a number of a secret compares to a number in quotes, as in: eq .port "5432"`,
-		`{{ eq .deep .deep }}`:                 "line 1, column 4, at <eq .deep .deep>: cannot be evaluated",
-		`{{ .user "x" }}`:                      "line 1, column 4, at <.user>: cannot be evaluated",
-		`{{ .port.Float64 | .ratio.Int64 }}`:   "line 1, column 26, at <.ratio.Int64>: too few or too many arguments",
-		`{{ .ratio.Int64 }}`:                   "line 1, column 10, at <.ratio.Int64>: cannot be evaluated",
-		`{{ indent .user "x" }}`:               "line 1, column 4, at <indent .user \"x\">: indent takes the number of spaces first",
-		`{{ indent -1 "x" }}`:                  `line 1, column 4, at <indent -1 "x">: indent takes the number of spaces first`,
-		`{{ join "," .canary }}`:               `line 1, column 4, at <join "," .canary>: join takes the separator and then a list`,
-		`{{ split "" .canary }}`:               `line 1, column 4, at <split "" .canary>: split takes the separator first, which is not empty`,
-		`{{ slice .canary 3 1 }}`:              "line 1, column 4, at <slice .canary 3 1>: slice: it ends before it begins",
-		`{{ slice .hosts 0 4 }}`:               "line 1, column 4, at <slice .hosts 0 4>: slice: out of range; the length is 3",
-		`{{ slice .port 0 4 }}`:                "line 1, column 4, at <slice .port 0 4>: slice takes a text or a list, and where to begin and to end",
-		`{{ b64dec .password }}`:               "line 1, column 4, at <b64dec .password>: not base64: byte 1 is not of its alphabet",
-		`{{ toJson .raw }}`:                    "line 1, column 4, at <toJson .raw>: the value is not UTF-8, which json cannot hold; give it a file of its own",
-		`{{ 1i }}`:                             "line 1, column 4: the value cannot be written as json",
-		`{{ upper }}`:                          "line 1, column 4, at <upper>: too few or too many arguments",
-		`{{ printf "%d" .canary }}`:            `line 1, column 4, at <printf "%d" .canary>: printf: the verb takes a whole number`,
-		`{{ printf "%s" }}`:                    `line 1, column 4, at <printf "%s">: printf has fewer values than verbs`,
-		`{{ printf "%s" .canary .canary }}`:    `line 1, column 4, at <printf "%s" .canary .canary>: printf has more values than verbs`,
-		`{{ printf "%T %p" .canary .canary }}`: `line 1, column 4, at <printf "%T %p" .canary .canary>: printf knows the verbs s, v, q, x, X, d, b, o, c, f, e, E, g, G and t`,
-		`{{ printf "%" }}`:                     `line 1, column 4, at <printf "%">: printf: the text ends in a percent sign; write %% for one`,
-		`{{ printf .port }}`:                   `line 1, column 11, at <.port>: cannot be evaluated`,
+		`{{ range .canary }}{{ end }}`: "line 1, column 10: range takes a list, a map or a whole number",
+		`{{ range .port }}{{ end }}`:   "line 1, column 10: range takes a list, a map or a whole number",
+		`{{ eq .canary 1 }}`:           `line 1, column 4, at <eq .canary 1>: these do not compare; a number of a secret compares to a number in quotes, as in: eq .port "5432"`,
+		`{{ eq .deep .deep }}`:         `line 1, column 4, at <eq .deep .deep>: these do not compare; a number of a secret compares to a number in quotes, as in: eq .port "5432"`,
+		// Work without results: what is looked through is paid for, too.
+		`{{ $b := .big }}{{ range 100000 }}{{ $x := eq $b $b }}{{ end }}`:   `line 1, column 44, at <eq $b $b>: ` + looked,
+		`{{ range 100000 }}{{ $x := replace "b" "" $.big }}{{ end }}`:       `line 1, column 28, at <replace "b" "" $.big>: the functions of the template would make more than 16777216 bytes`,
+		`{{ range 100000 }}{{ $x := join "" $.empties }}{{ end }}`:          `line 1, column 28, at <join "" $.empties>: ` + looked,
+		`{{ range 100000 }}{{ range $.wide }}{{ break }}{{ end }}{{ end }}`: `line 1, column 28: ` + looked,
+		strings.Repeat("{{1}}", 3000):                                       "more than 5000 nodes; make two files of it",
+		`{{ .user "x" }}`:                                                   "line 1, column 4, at <.user>: cannot be evaluated",
+		`{{ .port.Float64 | .ratio.Int64 }}`:                                "line 1, column 26, at <.ratio.Int64>: too few or too many arguments",
+		`{{ .ratio.Int64 }}`:                                                "line 1, column 10, at <.ratio.Int64>: cannot be evaluated",
+		`{{ indent .user "x" }}`:                                            "line 1, column 4, at <indent .user \"x\">: indent takes the number of spaces first",
+		`{{ indent -1 "x" }}`:                                               `line 1, column 4, at <indent -1 "x">: indent takes the number of spaces first`,
+		`{{ join "," .canary }}`:                                            `line 1, column 4, at <join "," .canary>: join takes the separator and then a list`,
+		`{{ split "" .canary }}`:                                            `line 1, column 4, at <split "" .canary>: split takes the separator first, which is not empty`,
+		`{{ slice .canary 3 1 }}`:                                           "line 1, column 4, at <slice .canary 3 1>: slice: it ends before it begins",
+		`{{ slice .hosts 0 4 }}`:                                            "line 1, column 4, at <slice .hosts 0 4>: slice: out of range; the length is 3",
+		`{{ slice .port 0 4 }}`:                                             "line 1, column 4, at <slice .port 0 4>: slice takes a text or a list, and where to begin and to end",
+		`{{ b64dec .password }}`:                                            "line 1, column 4, at <b64dec .password>: not base64: byte 1 is not of its alphabet",
+		`{{ toJson .raw }}`:                                                 "line 1, column 4, at <toJson .raw>: the value is not UTF-8, which json cannot hold; give it a file of its own",
+		`{{ 1i }}`:                                                          "line 1, column 4: the value cannot be written as json",
+		`{{ upper }}`:                                                       "line 1, column 4, at <upper>: too few or too many arguments",
+		`{{ printf "%d" .canary }}`:                                         `line 1, column 4, at <printf "%d" .canary>: printf: the verb takes a whole number`,
+		`{{ printf "%s" }}`:                                                 `line 1, column 4, at <printf "%s">: printf has fewer values than verbs`,
+		`{{ printf "%s" .canary .canary }}`:                                 `line 1, column 4, at <printf "%s" .canary .canary>: printf has more values than verbs`,
+		`{{ printf "%T %p" .canary .canary }}`:                              `line 1, column 4, at <printf "%T %p" .canary .canary>: printf knows the verbs s, v, q, x, X, d, b, o, c, f, e, E, g, G and t`,
+		`{{ printf "%" }}`:                                                  `line 1, column 4, at <printf "%">: printf: the text ends in a percent sign; write %% for one`,
+		`{{ printf .port }}`:                                                `line 1, column 11, at <.port>: cannot be evaluated`,
 		// More than there is room for.
 		`{{ range 1000000000000 }}{{ end }}`:                                                                    "line 1, column 10: the ranges of the template take more than 100000 rounds",
 		`{{ range 9000 }}{{ range 9000 }}{{ range 9000 }}{{ end }}{{ end }}{{ end }}`:                           "line 1, column 42: the ranges of the template take more than 100000 rounds",
@@ -230,7 +236,7 @@ func mistakes() map[string]string {
 		`{{ $x := .big }}{{ range 100 }}{{ $x = toJson (quote $x) }}{{ $x = print $x $x }}{{ end }}`:            "line 1, column 68, at <print $x $x>: the result would have more than 1048576 bytes",
 		`{{ range 1000 }}{{ $x := print $.big }}{{ end }}`:                                                      "line 1, column 26, at <print $.big>: the functions of the template would make more than 16777216 bytes",
 		manyVariables(200, `printf "%s" .big`) + "{{ range 1000 }}{{ $y := printf `%s` $.big }}{{ end }}":       "line 1, column 5010, at <printf `%s` $.big>: the functions of the template would make more than 16777216 bytes",
-		strings.Repeat("{{$a:=1}}", 6000):                                                                       "line 1, column 4503, at <$a := 1>: more than 500 variables",
+		strings.Repeat("{{$a:=1}}", 600):                                                                        "line 1, column 4503, at <$a := 1>: more than 500 variables",
 		`{{ indent 1000000000 .canary }}`:                                                                       "line 1, column 4, at <indent 1000000000 .canary>: the result would have more than 1048576 bytes",
 		`{{ nindent 1000000 .lines }}`:                                                                          "line 1, column 4, at <nindent 1000000 .lines>: the result would have more than 1048576 bytes",
 		`{{ indent 9223372036854775807 .lines }}`:                                                               "line 1, column 4, at <indent 9223372036854775807 .lines>: the result would have more than 1048576 bytes",
@@ -256,11 +262,21 @@ func manyVariables(n int, value string) string {
 	return b.String()
 }
 
+const looked = "the functions of the template would look through more than 268435456 bytes"
+
 // attacked is the secret of the templates that want too much.
 func attacked() map[string]any {
 	v := values()
 	v["big"] = strings.Repeat("x", 60_000)
 	v["commas"] = strings.Repeat(",", 1000)
+	empties, wide := make([]any, 20_000), map[string]any{}
+	for i := range empties {
+		empties[i] = ""
+	}
+	for i := range 20_000 {
+		wide[fmt.Sprint(i)] = ""
+	}
+	v["empties"], v["wide"] = empties, wide
 	return v
 }
 
