@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ const (
 	// maxSessions is how many logins of one store are remembered; a node has a few
 	// hundred pods at most.
 	maxSessions = 4096
+	// doubtAfter is how old a login has to be before a denial casts doubt on it.
+	doubtAfter = time.Minute
 )
 
 // Method logs in to a store with a service account token.
@@ -54,6 +57,7 @@ type sessionKey struct {
 
 type remembered struct {
 	Login
+	since time.Time
 	// useUntil leaves time to use the token before it ends.
 	useUntil time.Time
 }
@@ -99,19 +103,26 @@ func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Byt
 		login, _ := result.Val.(Login)
 		return login, result.Err
 	case <-ctx.Done():
-		return Login{}, ctx.Err()
+		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", role, ctx.Err())
 	}
 }
 
-// Forget drops a login that the store does not accept any more, if it is still the
-// one that is remembered.
-func (s *Sessions) Forget(identity Identity, role string, login Login) {
+// Forget drops a login that the store does not accept any more, and tells whether
+// another try makes sense. When it is not certain that the login has ended, it has
+// to be a minute old: a denial must not cost a login each time.
+func (s *Sessions) Forget(identity Identity, role string, login Login, certain bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := s.key(identity, role)
-	if known, ok := s.logins[key]; ok && string(known.Token.Reveal()) == string(login.Token.Reveal()) {
-		delete(s.logins, key)
+	known, ok := s.logins[key]
+	if !ok || string(known.Token.Reveal()) != string(login.Token.Reveal()) {
+		return true // somebody else has dropped it, or logged in anew
 	}
+	if !certain && s.now().Sub(known.since) < doubtAfter {
+		return false
+	}
+	delete(s.logins, key)
+	return true
 }
 
 func (s *Sessions) remembered(key sessionKey) (Login, bool) {
@@ -138,7 +149,7 @@ func (s *Sessions) remember(key sessionKey, login Login) {
 	}
 	// A tenth of the life, and a minute at most, is left for the reads under way.
 	life := login.Expires.Sub(s.now())
-	s.logins[key] = remembered{login, login.Expires.Add(-min(life/10, time.Minute))}
+	s.logins[key] = remembered{login, s.now(), login.Expires.Add(-min(life/10, time.Minute))}
 }
 
 // text is the key in one piece; none of its parts holds a NUL.

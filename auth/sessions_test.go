@@ -120,13 +120,34 @@ func TestForgottenLogin(t *testing.T) {
 		return login
 	}
 	old := open()
-	s.Forget(who(), "shop", old)
+	s.Forget(who(), "shop", old, true)
 	open()
-	s.Forget(who(), "shop", old) // by somebody who found out later
+	s.Forget(who(), "shop", old, true) // by somebody who found out later
 	open()
 	if method.asked() != 2 {
 		t.Errorf("%d logins, want 2", method.asked())
 	}
+}
+
+// A denial casts doubt on an old login, once, and not on a fresh one.
+func TestDoubtfulLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var method logins
+		s := auth.NewSessions(&method, false, time.Now)
+		for _, step := range []struct {
+			after time.Duration
+			again bool
+		}{{0, false}, {59 * time.Second, false}, {time.Second, true}, {0, false}} {
+			time.Sleep(step.after)
+			login, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again := s.Forget(who(), "shop", login, false); again != step.again {
+				t.Errorf("%s later, another try makes sense: %t", step.after, again)
+			}
+		}
+	})
 }
 
 func TestRefusedLoginIsNotRemembered(t *testing.T) {

@@ -32,6 +32,8 @@ type checkedStore struct {
 	Name     string `json:"name"`
 	Audience string `json:"audience"`
 	Rules    int    `json:"rules"`
+	// Open says that the store's own policies decide alone.
+	Open bool `json:"open,omitempty"`
 }
 
 func newConfigCheck() *cobra.Command {
@@ -50,7 +52,7 @@ none and 1 otherwise. No store is opened and no secret is read.`,
 			}
 			result := checked{File: file}
 			for _, s := range c.Stores {
-				result.Stores = append(result.Stores, checkedStore{s.Name, s.Audience(), len(s.Access.Rules)})
+				result.Stores = append(result.Stores, checkedStore{s.Name, s.Audience(), len(s.Access.Rules), s.Access.Store})
 			}
 			return printResult(cmd, result, result.print)
 		},
@@ -62,6 +64,10 @@ none and 1 otherwise. No store is opened and no secret is read.`,
 func (c checked) print(w io.Writer) {
 	_, _ = fmt.Fprintf(w, "%s: no mistakes\n", c.File)
 	for _, s := range c.Stores {
+		if s.Open {
+			_, _ = fmt.Fprintf(w, "  store %-12s audience %-12s access: the store's own policies\n", s.Name, s.Audience)
+			continue
+		}
 		_, _ = fmt.Fprintf(w, "  store %-12s audience %-12s access rules: %d\n", s.Name, s.Audience, s.Rules)
 		if s.Rules == 0 {
 			_, _ = fmt.Fprintf(w, "    without access rules nobody can read from it\n")

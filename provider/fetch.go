@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keymount/keymount/access"
@@ -51,6 +52,7 @@ type read struct {
 	identity auth.Identity
 	token    secret.Bytes
 	objects  []Object
+	shared   *sharing // with the other reads of the mount
 }
 
 // authorize judges every secret of every object, the ones in templates too, and
@@ -60,11 +62,12 @@ func (p *Provider) authorize(r Request, identities map[string]auth.Identity) ([]
 	var reads []read
 	var denials []error
 	index := map[Secret]int{}
+	shared := &sharing{reads: map[Secret]func() (store.Value, error){}}
 	for _, o := range r.Objects {
 		for _, s := range o.Secrets() {
 			at, ok := index[s]
 			if !ok {
-				next := read{secret: s, backend: p.backends[s.Store], identity: identities[s.Store]}
+				next := read{secret: s, backend: p.backends[s.Store], identity: identities[s.Store], shared: shared}
 				next.token, _ = r.Tokens.For(next.backend.Audience) // verified by identify
 				at = len(reads)
 				index[s] = at
@@ -179,10 +182,10 @@ func (r read) once(ctx context.Context) (store.Value, error) {
 		return store.Value{}, err
 	}
 	value, err := r.in(ctx, login)
-	if !errors.Is(err, store.ErrSession) {
+	ended := errors.Is(err, store.ErrSession)
+	if (!ended && !errors.Is(err, store.ErrDoubt)) || !r.backend.Sessions.Forget(r.identity, r.secret.Role, login, ended) {
 		return value, err
 	}
-	r.backend.Sessions.Forget(r.identity, r.secret.Role, login)
 	if login, err = r.backend.Sessions.Open(ctx, r.identity, r.token, r.secret.Role); err != nil {
 		return store.Value{}, err
 	}
@@ -206,7 +209,33 @@ func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
 	if err := r.backend.Rules.Judge(query); err != nil {
 		return store.Value{}, err
 	}
-	return resolver.Read(ctx, session, ref)
+	same := r.secret
+	same.Path = resolved.Path
+	return r.shared.read(same, func() (store.Value, error) { return resolver.Read(ctx, session, ref) })
+}
+
+// sharing makes one read of two spellings of a secret in one mount, so that a
+// username and its password are of the same moment however they are spelt.
+type sharing struct {
+	mu    sync.Mutex
+	reads map[Secret]func() (store.Value, error)
+}
+
+func (s *sharing) read(secret Secret, f func() (store.Value, error)) (store.Value, error) {
+	s.mu.Lock()
+	shared, ok := s.reads[secret]
+	if !ok {
+		shared = sync.OnceValues(f)
+		s.reads[secret] = shared
+	}
+	s.mu.Unlock()
+	value, err := shared()
+	if err != nil { // the next try is a new one
+		s.mu.Lock()
+		delete(s.reads, secret)
+		s.mu.Unlock()
+	}
+	return value, err
 }
 
 // collect gathers the values, or says of each read why there is none.

@@ -1,10 +1,11 @@
 // Package provider answers the Secrets Store CSI driver.
 //
 // [Provider.Mount] is the story of a mount and reads as one: each call in it is a
-// step and a file of this package. request.go reads what the driver sent, fetch.go
-// asks who the pod is (package auth), what it may read (package access) and reads
-// it (package store), render.go makes files of it and version.go their versions.
-// status.go decides which gRPC code an error gets, serve.go owns the sockets.
+// step and a file of this package. request.go reads what the driver sent,
+// dialect_vault.go what classes of other providers say, fetch.go asks who the pod
+// is (package auth), what it may read (package access) and reads it (package
+// store), render.go makes files of it and version.go their versions. status.go
+// decides which gRPC code an error gets, serve.go owns the sockets.
 package provider
 
 import (

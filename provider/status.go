@@ -44,6 +44,8 @@ func codeOf(err error) codes.Code {
 		{errors.Is(err, auth.ErrToken), codes.Unauthenticated},
 		{errors.Is(err, access.ErrDenied), codes.PermissionDenied},
 		{errors.Is(err, store.ErrDenied), codes.PermissionDenied},
+		{errors.Is(err, store.ErrDoubt), codes.PermissionDenied},
+		{errors.Is(err, store.ErrSession), codes.PermissionDenied},
 		{errors.Is(err, store.ErrNotFound), codes.NotFound},
 		{errors.Is(err, ErrTooLarge), codes.FailedPrecondition},
 		{errors.Is(err, store.ErrInvalid), codes.FailedPrecondition},

@@ -19,8 +19,12 @@ const (
 // docs/architecture.md. What may have been carried out is not asked again.
 func Patiently[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	pause := retryFirst
+	var cause error // of the attempt before
 	for {
 		value, err := f()
+		if err != nil && cause != nil && ctx.Err() != nil {
+			return value, cause // the last attempt was cut off and says nothing
+		}
 		if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {
 			return value, err
 		}
@@ -28,7 +32,7 @@ func Patiently[T any](ctx context.Context, f func() (T, error)) (T, error) {
 		if !wait(ctx, max(asked(err), jittered)) {
 			return value, err
 		}
-		pause = min(2*pause, retryMost)
+		pause, cause = min(2*pause, retryMost), err
 	}
 }
 

@@ -26,6 +26,8 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrSession: the session has ended; a new login may help.
 	ErrSession = errors.New("the session has ended")
+	// ErrDoubt: a denial, or the session has ended; the store does not say which.
+	ErrDoubt = errors.New("denied by the store, or the session has ended")
 	// ErrInvalid: the question or the answer makes no sense; asking again does not help.
 	ErrInvalid = errors.New("invalid")
 )

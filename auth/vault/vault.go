@@ -34,8 +34,8 @@ func (m Method) Login(ctx context.Context, identity auth.Identity, token secret.
 	where := fmt.Sprintf("login as role %q at auth/%s", role, m.Mount)
 	switch {
 	// 400 is how both methods refuse a role or a token.
-	case errors.Is(err, store.ErrDenied), errors.Is(err, store.ErrInvalid):
-		return auth.Login{}, fmt.Errorf("%w: %s: %s; the role has to exist, be bound to service account %s/%s and accept audience %q",
+	case errors.Is(err, store.ErrDenied), errors.Is(err, vault.ErrRefused):
+		return auth.Login{}, fmt.Errorf("%w: %s: %s; the role has to exist there, be bound to service account %s/%s and accept audience %q (auth.mount in keymount.yaml names the method)",
 			store.ErrDenied, where, withoutKind(err), identity.Namespace, identity.ServiceAccount, identity.Audience)
 	case errors.Is(err, store.ErrNotFound):
 		return auth.Login{}, fmt.Errorf("%w: %s: nothing is mounted there; correct auth.mount of the store in keymount.yaml", store.ErrInvalid, where)
@@ -54,7 +54,7 @@ func (m Method) Login(ctx context.Context, identity auth.Identity, token secret.
 // withoutKind is what the server said, which has a kind of its own here.
 func withoutKind(err error) string {
 	text := err.Error()
-	for _, kind := range []error{store.ErrDenied, store.ErrInvalid} {
+	for _, kind := range []error{store.ErrDenied, store.ErrInvalid, vault.ErrRefused} {
 		text = strings.TrimPrefix(text, kind.Error()+": ")
 	}
 	return text

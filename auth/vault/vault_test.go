@@ -55,7 +55,7 @@ func TestLogin(t *testing.T) {
 
 func TestLoginThatFails(t *testing.T) {
 	const where = `login as role "shop-api" at auth/kubernetes`
-	const cure = "; the role has to exist, be bound to service account shop/api and accept audience \"vault\""
+	const cure = "; the role has to exist there, be bound to service account shop/api and accept audience \"vault\" (auth.mount in keymount.yaml names the method)"
 	for name, test := range map[string]struct {
 		status int
 		body   string
@@ -66,6 +66,7 @@ func TestLoginThatFails(t *testing.T) {
 		"no role":    {400, `{"errors":["invalid role name \"shop-api\""]}`, store.ErrDenied, "denied by the store: " + where + `: HOST answers 400: invalid role name "shop-api"` + cure},
 		"no method":  {404, `{"errors":["no handler for route"]}`, store.ErrInvalid, "invalid: " + where + ": nothing is mounted there; correct auth.mount of the store in keymount.yaml"},
 		"sealed":     {503, `{"errors":["Vault is sealed"]}`, store.ErrUnavailable, where + ": store unavailable: HOST is sealed; unseal it"},
+		"HTML":       {400, "<html>", store.ErrInvalid, where + ": invalid: HOST answers 400 but HTML; is there a proxy in between, or another server at this address?"},
 		"no content": {204, "", store.ErrInvalid, "invalid: " + where + ": the answer holds no token"},
 		"no auth":    {200, `{"data":{}}`, store.ErrInvalid, "invalid: " + where + ": the answer holds no token"},
 		"no token":   {200, `{"auth":{"lease_duration":3600}}`, store.ErrInvalid, "invalid: " + where + ": the answer holds no token"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -71,10 +72,15 @@ func refusal(response *api.Response, body []byte, host string, once bool) error 
 		return patience(fmt.Errorf("%w: %s is sealed; unseal it", store.ErrUnavailable, host), response)
 	case status >= http.StatusInternalServerError:
 		return patience(fmt.Errorf("%w: %s answers %d%s", carried(once), host, status, said), response)
+	case status == http.StatusBadRequest && json.Valid(body):
+		return fmt.Errorf("%w: %w: %s answers %d%s", store.ErrInvalid, ErrRefused, host, status, said)
 	default:
 		return fmt.Errorf("%w: %s answers %d%s", store.ErrInvalid, host, status, said)
 	}
 }
+
+// ErrRefused marks a 400 of Vault's own, which is how a login is refused.
+var ErrRefused = errors.New("refused")
 
 // statusStandby is what a performance standby answers.
 const statusStandby = 473
@@ -88,6 +94,9 @@ func carried(once bool) error {
 	return store.ErrUnavailable
 }
 
+// counted is how Vault begins a list of errors: "2 errors occurred:\n\t* ".
+var counted = regexp.MustCompile(`\d+ errors? occurred:\s*\* `)
+
 // reasons are the errors and warnings of an answer, as Vault words them.
 func reasons(body []byte) string {
 	var answer struct {
@@ -97,8 +106,8 @@ func reasons(body []byte) string {
 	if json.Unmarshal(body, &answer) != nil {
 		return looksLike(body)
 	}
-	said := strings.Join(append(answer.Errors, answer.Warnings...), "; ")
-	if said == "" {
+	said := counted.ReplaceAllString(strings.Join(append(answer.Errors, answer.Warnings...), "; "), "")
+	if said = strings.ReplaceAll(strings.TrimSpace(said), "\n\t* ", "; "); said == "" {
 		return ""
 	}
 	return ": " + trimmed(said)

@@ -139,7 +139,16 @@ func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
 			break
 		}
 	}
-	return nil, errors.Join(failures...)
+	return nil, together(failures)
+}
+
+// together is all failures in one line.
+func together(failures []error) error {
+	err := failures[0]
+	for _, next := range failures[1:] {
+		err = fmt.Errorf("%w; %w", err, next)
+	}
+	return err
 }
 
 // start is the address to begin with: the one that answered last, but home again

@@ -102,7 +102,7 @@ func (m *mounts) ask(ctx context.Context, namespace string, token secret.Bytes, 
 		Method: http.MethodGet, Path: "sys/internal/ui/mounts/" + path.String(), Namespace: namespace, Token: token,
 	})
 	if errors.Is(err, store.ErrDenied) {
-		return fmt.Errorf("%w; no policy of this role lets it read anything there, or nothing is mounted there", err)
+		return fmt.Errorf("%w: nothing is mounted there, or nothing in it can be read", err)
 	}
 	if err != nil {
 		return fmt.Errorf("look up the mount of %q: %w", path, err)

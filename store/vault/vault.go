@@ -40,7 +40,7 @@ func Namespace(pattern, kubernetes string) string {
 func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
 	p, err := s.find(ctx, session, ref.Path)
 	if err != nil {
-		return store.Resolved{}, err
+		return store.Resolved{}, s.explain(ctx, session, err)
 	}
 	if p.engine != KV2 {
 		return store.Resolved{Path: ref.Path}, nil
@@ -97,7 +97,9 @@ func (s *Store) find(ctx context.Context, session store.Session, path store.Path
 }
 
 // explain tells the two meanings of a 403 apart: the token has ended, or a policy
-// says no. It asks about the token instead of logging in to see.
+// says no. It asks about the token instead of logging in to see. A token without
+// the default policy may not ask; where the server does not say which it is, the
+// answer is a doubt.
 func (s *Store) explain(ctx context.Context, session store.Session, err error) error {
 	if !errors.Is(err, store.ErrDenied) {
 		return err
@@ -105,10 +107,14 @@ func (s *Store) explain(ctx context.Context, session store.Session, err error) e
 	_, asked := s.conn.Do(ctx, Request{
 		Method: http.MethodGet, Path: "auth/token/lookup-self", Namespace: s.in(session), Token: session.Token,
 	})
-	if errors.Is(asked, store.ErrDenied) {
-		return fmt.Errorf("%w: %w", store.ErrSession, err)
+	denial := strings.TrimPrefix(err.Error(), store.ErrDenied.Error())
+	switch {
+	case !errors.Is(asked, store.ErrDenied):
+		return fmt.Errorf("%w%s; no policy of the role allows it", store.ErrDenied, denial)
+	case strings.Contains(asked.Error(), "invalid token"), strings.Contains(asked.Error(), "bad token"):
+		return fmt.Errorf("%w%s", store.ErrSession, denial)
 	}
-	return err
+	return fmt.Errorf("%w%s; no policy of the role allows it, and none lets it look at its own token", store.ErrDoubt, denial)
 }
 
 // request is what the API wants for a place.

@@ -205,8 +205,8 @@ func TestOddAnswers(t *testing.T) {
 		"no such path":     {status(404, `{"errors":["no handler for route"]}`), store.ErrNotFound, "not found: no handler for route"},
 		"deleted":          {status(404, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-01-01T00:00:00Z"}}}`), store.ErrNotFound, "not found: version 2 was deleted at 2026-01-01T00:00:00Z; 'vault kv undelete' brings it back"},
 		"destroyed":        {status(404, `{"data":{"data":null,"metadata":{"version":2,"destroyed":true,"deletion_time":""}}}`), store.ErrNotFound, "not found: version 2 was destroyed"},
-		"policy":           {status(403, `{"errors":["permission denied"]}`), store.ErrDenied, "denied by the store: permission denied"},
-		"bad request":      {status(400, `{"errors":["missing field"]}`), store.ErrInvalid, "invalid: HOST answers 400: missing field"},
+		"policy":           {status(403, `{"errors":["permission denied"]}`), store.ErrDenied, "denied by the store: permission denied; no policy of the role allows it"},
+		"bad request":      {status(400, `{"errors":["missing field"]}`), store.ErrInvalid, "invalid: refused: HOST answers 400: missing field"},
 		"precondition":     {status(412, `{}`), store.ErrUnavailable, "store unavailable: HOST answers 412"},
 		"throttled":        {status(429, `{"errors":["request path quota exceeded"]}`), store.ErrUnavailable, "store unavailable: HOST answers 429: request path quota exceeded"},
 		"standby":          {status(473, ""), store.ErrUnavailable, "store unavailable: HOST answers 473"},
@@ -257,8 +257,14 @@ func TestEndedTokenIsToldFromPolicy(t *testing.T) {
 	v := open(t, s.URL)
 	ended := session()
 	ended.Token = secret.New([]byte("hvs.ended"))
-	if _, err := v.Read(t.Context(), ended, ref(t, "secret/shop/db")); !errors.Is(err, store.ErrSession) {
-		t.Errorf("an ended token: %v", err)
+	for said, kind := range map[string]error{"invalid token": store.ErrSession, "bad token": store.ErrSession, "permission denied": store.ErrDoubt} {
+		s.answer = func(w http.ResponseWriter, _ *http.Request) bool { refuse(w, http.StatusForbidden, said); return true }
+		if _, err := v.Read(t.Context(), ended, ref(t, "secret/shop/db")); !errors.Is(err, kind) {
+			t.Errorf("an ended token, %q: %v", said, err)
+		}
+		if _, err := v.Resolve(t.Context(), ended, ref(t, "secret/shop/db")); !errors.Is(err, kind) {
+			t.Errorf("an ended token, %q, at the mount: %v", said, err)
+		}
 	}
 	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
 		if reply200(w, r) {
