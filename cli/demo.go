@@ -26,6 +26,7 @@ const republish = time.Second
 
 func newDemo() *cobra.Command {
 	var reveal, keep bool
+	var vault demoVault
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a mount, a rotation and a denial on this machine, without a cluster",
@@ -33,7 +34,13 @@ func newDemo() *cobra.Command {
 private folder, which is removed at the end, the demo makes an age-encrypted bundle and an
 issuer of service account tokens, runs the provider of 'keymount serve' on a real socket,
 and plays the driver: it calls Mount over gRPC and writes the files with the driver's own
-code. Where it may, it mounts a tmpfs for them.`,
+code. Where it may, it mounts a tmpfs for them.
+
+With --vault-addr the secrets are in a real Vault or OpenBao instead: the demo mounts a
+KV v2 engine and a jwt auth method under a name of its own, and removes both at the end.
+It takes a token that may do that.`,
+		Example: `  keymount demo
+  keymount demo --vault-addr http://127.0.0.1:8200 --vault-token root`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text := cmd.OutOrStdout()
@@ -41,13 +48,23 @@ code. Where it may, it mounts a tmpfs for them.`,
 				text = io.Discard
 			}
 			s := &scene{out: &checkedWriter{w: text}, style: styleOf(text), reveal: reveal}
-			if err := s.play(cmd.Context(), keep); err != nil {
+			open := openBundleStore
+			if cmd.Flags().Changed("vault-addr") {
+				open = vault.open
+			}
+			switch err := s.play(cmd.Context(), open, keep); {
+			case errors.Is(err, errUsage):
+				return err
+			case err != nil:
 				return fmt.Errorf("demo: %w", err)
 			}
 			return printResult(cmd, s.result, func(io.Writer) {})
 		},
 	}
 	command.Flags().BoolVar(&reveal, "reveal", false, "show the values instead of masking them")
+	command.Flags().StringVar(&vault.address, "vault-addr", "", "keep the secrets in the Vault or OpenBao at this address")
+	command.Flags().StringVar(&vault.token, "vault-token", "", "a token that may mount engines and auth methods there (default $VAULT_TOKEN)")
+	command.Flags().StringVar(&vault.caFile, "vault-ca-file", "", "the PEM certificates that it is trusted by")
 	command.Flags().BoolVar(&keep, "keep", false, "keep running after the story, to play with it, until ctrl-C")
 	return command
 }
@@ -79,9 +96,9 @@ type scene struct {
 	result demoResult
 }
 
-func (s *scene) play(ctx context.Context, keep bool) (err error) {
+func (s *scene) play(ctx context.Context, open func(context.Context, *stage) (demoStore, error), keep bool) (err error) {
 	s.began = time.Now()
-	s.stage, err = setStage(ctx)
+	s.stage, err = setStage(ctx, open)
 	if err != nil {
 		return err
 	}
@@ -142,7 +159,7 @@ func (s *scene) showStage() {
 		volume = "a private folder (a tmpfs needs root; on a node it is one)"
 	}
 	s.table([][]string{
-		{"secrets.age", "the store: 3 secrets, encrypted with age"},
+		s.store.shown,
 		{"keymount.yaml", "the operator's rules: a namespace reads below its own name"},
 		{"jwks.json", "the keys of a token issuer, in place of the API server"},
 		{"keymount.sock", "the provider, as 'keymount serve' runs it"},
@@ -152,11 +169,11 @@ func (s *scene) showStage() {
 
 func (s *scene) mount(ctx context.Context) error {
 	s.heading("2. Pod " + podName(s.pod) + " mounts the class " + demoClass + ", whose objects are")
-	for line := range strings.Lines(demoObjects) {
+	for line := range strings.Lines(s.store.objects()) {
 		s.say("   %s\n", s.style.dim(strings.TrimSuffix(line, "\n")))
 	}
 	began := time.Now()
-	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	versions, err := s.call(ctx, s.pod, s.store.objects(), s.volume)
 	if err != nil {
 		return err
 	}
@@ -175,10 +192,10 @@ func (s *scene) mount(ctx context.Context) error {
 
 func (s *scene) rotate(ctx context.Context) error {
 	s.heading("3. The password of shop/db is rotated; the driver calls Mount again")
-	if err := s.writeBundle(); err != nil {
+	if err := s.store.rotate(ctx); err != nil {
 		return err
 	}
-	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	versions, err := s.call(ctx, s.pod, s.store.objects(), s.volume)
 	if err != nil {
 		return err
 	}
@@ -200,7 +217,7 @@ func (s *scene) rotate(ctx context.Context) error {
 func (s *scene) deny(ctx context.Context) error {
 	stranger := auth.Pod{Namespace: "blog", Name: "web-0", UID: "6c5b1f3e-9c55-4b5c-8a3c-0d3f6f1f2a02", ServiceAccount: "web"}
 	s.heading("4. Pod " + podName(stranger) + " asks for shop/db, too")
-	_, err := s.call(ctx, stranger, "[{path: shop/db, key: password, file: loot}]", filepath.Join(s.folder, "stranger"))
+	_, err := s.call(ctx, stranger, "[{path: "+s.store.prefix+"shop/db, key: password, file: loot}]", filepath.Join(s.folder, "stranger"))
 	if err == nil {
 		return errors.New("a pod of another namespace was served; this must not happen")
 	}
@@ -219,13 +236,11 @@ func (s *scene) keep(ctx context.Context) error {
 	s.heading("5. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
 	s.say(`   alias keymount=%s; cd %s
    cat volume/db/password
-   echo something else | keymount bundle set --identity key.txt secrets.age shop/db password
-   keymount bundle edit --identity key.txt secrets.age
-   keymount config check --config keymount.yaml
+%s   keymount config check --config keymount.yaml
 
    ctrl-C ends the demo and removes the folder.
 
-`, shellQuoted(executable), shellQuoted(s.folder))
+`, shellQuoted(executable), shellQuoted(s.folder), s.store.hint)
 	last := s.result.After
 	ticker := time.NewTicker(republish)
 	defer ticker.Stop()
@@ -244,7 +259,7 @@ func (s *scene) keep(ctx context.Context) error {
 
 // again publishes once more and tells what changed, or why it did not work.
 func (s *scene) again(ctx context.Context, last []demoFile) []demoFile {
-	versions, err := s.call(ctx, s.pod, demoObjects, s.volume)
+	versions, err := s.call(ctx, s.pod, s.store.objects(), s.volume)
 	if ctx.Err() != nil {
 		return last
 	}
@@ -266,13 +281,17 @@ func (s *scene) again(ctx context.Context, last []demoFile) []demoFile {
 
 // call plays the kubelet and the driver: a fresh token, one Mount, the files.
 func (s *scene) call(ctx context.Context, pod auth.Pod, objects, target string) (map[string]string, error) {
-	token, err := s.issuer.Sign(s.issuer.ClaimsFor(pod, demoAudience))
+	token, err := s.issuer.Sign(s.issuer.ClaimsFor(pod, s.store.audience))
 	if err != nil {
 		return nil, err
 	}
+	parameters := map[string]string{"objects": objects, "store": s.store.name}
+	if s.store.role != "" {
+		parameters["role"] = s.store.role
+	}
 	return s.driver.Mount(ctx, providertest.Volume{
-		Pod: pod, Class: demoClass, Parameters: map[string]string{"objects": objects},
-		Tokens: map[string]string{demoAudience: token},
+		Pod: pod, Class: demoClass, Parameters: parameters,
+		Tokens: map[string]string{s.store.audience: token},
 	}, target)
 }
 

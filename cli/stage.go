@@ -19,46 +19,61 @@ import (
 )
 
 const (
-	demoAudience = config.DefaultAudience
-	demoIssuer   = "https://demo.keymount.invalid"
-	demoClass    = "shop-api"
-	demoObjects  = `- path: shop/db          # one value
+	demoIssuer = "https://demo.keymount.invalid"
+	demoClass  = "shop-api"
+)
+
+// demoStore is where the demo keeps its secrets: a bundle, or somebody's Vault.
+type demoStore struct {
+	name     string   // as a class names it
+	role     string   // of the class; empty for a store without
+	audience string   // of the tokens
+	prefix   string   // before the paths of the secrets
+	config   string   // its entry in keymount.yaml
+	shown    []string // its line in the picture of the stage
+	hint     string   // how to change a secret by hand, in the stage's folder
+	// rotate writes the secrets, with a new password each time.
+	rotate func(context.Context) error
+}
+
+// objects are those of the class that the pod mounts.
+func (d demoStore) objects() string {
+	return fmt.Sprintf(`- path: %[1]sshop/db          # one value
   key: password
   file: db/password
   mode: "0400"
-- path: shop/tls         # all keys, a file each
+- path: %[1]sshop/tls         # all keys, a file each
   file: tls/
-- path: shop/features    # a value further in
+- path: %[1]sshop/features    # a value further in
   key: checkout.express
   file: express-checkout
-`
-	demoConfig = `stores:
-  - bundle: {file: secrets.age, identityFile: key.txt}
-    access:
-      - namespaces: ["*"]
-        serviceAccounts: ["*"]
-        paths: ["{namespace}/**"]
-issuers:
+`, d.prefix)
+}
+
+// keymountYAML is the operator's file of the demo.
+func (d demoStore) keymountYAML() string {
+	return "stores:\n" + d.config + `issuers:
   - {keys: file, issuer: "` + demoIssuer + `", keysFile: jwks.json}
 sockets: [keymount.sock]
 versionKeyFile: version.key
 `
-)
+}
 
 // stage is a node in a folder: a store, an issuer, the provider and a volume.
 type stage struct {
-	folder    string
-	volume    string
-	tmpfs     bool
-	recipient string
-	pod       auth.Pod
-	issuer    *providertest.Issuer
-	driver    *providertest.Driver
-	strikes   []func() error // what takes the stage down, last first
+	folder  string
+	volume  string
+	tmpfs   bool
+	pod     auth.Pod
+	issuer  *providertest.Issuer
+	store   demoStore
+	driver  *providertest.Driver
+	strikes []func() error // what takes the stage down, last first
 }
 
-// setStage builds a stage; strike takes it down again.
-func setStage(ctx context.Context) (s *stage, err error) {
+// setStage builds a stage, with the store that open opens; strike takes it down
+// again.
+func setStage(ctx context.Context, open func(context.Context, *stage) (demoStore, error)) (s *stage, err error) {
 	s = &stage{pod: auth.Pod{Namespace: "shop", Name: "api-0", UID: "0b6f1d1c-7a5e-4f0e-9a4e-5d2c7f1e8a01", ServiceAccount: "api"}}
 	defer func() {
 		if err != nil {
@@ -68,7 +83,13 @@ func setStage(ctx context.Context) (s *stage, err error) {
 	if err := s.makeFolder(); err != nil {
 		return s, err
 	}
-	if err := s.fillFolder(); err != nil {
+	if s.issuer, err = providertest.NewIssuer(demoIssuer, "demo"); err != nil {
+		return s, err
+	}
+	if s.store, err = open(ctx, s); err != nil {
+		return s, err
+	}
+	if err := errors.Join(s.fillFolder(), s.store.rotate(ctx)); err != nil {
 		return s, err
 	}
 	return s, s.startProvider(ctx)
@@ -113,45 +134,58 @@ func shortTempDir() string {
 	return "/tmp"
 }
 
-func (s *stage) fillFolder() (err error) {
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
-	}
-	s.recipient = identity.Recipient().String()
-	if s.issuer, err = providertest.NewIssuer(demoIssuer, "demo"); err != nil {
-		return err
-	}
+func (s *stage) fillFolder() error {
 	keys, err := s.issuer.KeySet()
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string]string{
-		"key.txt": identity.String() + "\n", "jwks.json": string(keys), "keymount.yaml": demoConfig,
-		"version.key": rand.Text() + rand.Text(),
-	} {
+	return s.write(map[string]string{
+		"jwks.json": string(keys), "keymount.yaml": s.store.keymountYAML(), "version.key": rand.Text() + rand.Text(),
+	})
+}
+
+func (s *stage) write(files map[string]string) error {
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(s.folder, name), []byte(content), 0o600); err != nil {
 			return fmt.Errorf("fill the folder: %w", err)
 		}
 	}
-	return s.writeBundle()
+	return nil
 }
 
-// writeBundle puts a bundle in place whose database password is a new one.
-func (s *stage) writeBundle() error {
-	recipient, err := age.ParseX25519Recipient(s.recipient)
+// openBundleStore makes a bundle in the stage's folder.
+func openBundleStore(_ context.Context, s *stage) (demoStore, error) {
+	identity, err := age.GenerateX25519Identity()
 	if err != nil {
-		return fmt.Errorf("write the bundle: %w", err)
+		return demoStore{}, fmt.Errorf("make a key: %w", err)
 	}
-	plain := fmt.Sprintf(`shop/db: {username: shop, password: %s}
+	return demoStore{
+		name: config.DefaultStore, audience: config.DefaultAudience,
+		config: `  - bundle: {file: secrets.age, identityFile: key.txt}
+    access:
+      - namespaces: ["*"]
+        serviceAccounts: ["*"]
+        paths: ["{namespace}/**"]
+`,
+		shown: []string{"secrets.age", "the store: 3 secrets, encrypted with age"},
+		hint: `   echo something else | keymount bundle set --identity key.txt secrets.age shop/db password
+   keymount bundle edit --identity key.txt secrets.age
+`,
+		rotate: func(context.Context) error {
+			plain := fmt.Sprintf(`shop/db: {username: shop, password: %s}
 shop/tls: {tls.crt: demo certificate, tls.key: demo key}
 shop/features: {checkout: {express: true}}
 `, rand.Text())
-	sealed, err := bundle.Encrypt([]byte(plain), []age.Recipient{recipient})
-	if err != nil {
-		return err
-	}
-	return replaceFile(filepath.Join(s.folder, "secrets.age"), sealed)
+			sealed, err := bundle.Encrypt([]byte(plain), []age.Recipient{identity.Recipient()})
+			if err != nil {
+				return err
+			}
+			return errors.Join(
+				s.write(map[string]string{"key.txt": identity.String() + "\n"}),
+				replaceFile(filepath.Join(s.folder, "secrets.age"), sealed),
+			)
+		},
+	}, nil
 }
 
 func (s *stage) startProvider(ctx context.Context) error {

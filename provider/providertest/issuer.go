@@ -7,7 +7,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"time"
@@ -44,6 +46,15 @@ func (i *Issuer) KeySet() ([]byte, error) {
 		return nil, fmt.Errorf("encode the key set: %w", err)
 	}
 	return data, nil
+}
+
+// PublicKey is the issuer's public key in PEM.
+func (i *Issuer) PublicKey() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(i.key.Public())
+	if err != nil {
+		return "", fmt.Errorf("encode the public key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
 // Claims are what a service account token says. The zero value of a field leaves
