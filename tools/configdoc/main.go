@@ -184,7 +184,9 @@ func (m *manual) kind(e ast.Expr) (string, error) {
 			return fmt.Sprintf("[%s](#%s)", e.Name, strings.ToLower(e.Name)), nil
 		}
 	case *ast.MapType:
-		return "map of texts to texts", nil
+		key, keyErr := m.kind(e.Key)
+		value, err := m.kind(e.Value)
+		return "map of " + key + " to " + value, errors.Join(keyErr, err)
 	case *ast.SelectorExpr:
 		if e.Sel.Name == "Duration" {
 			return "duration", nil

@@ -33,7 +33,7 @@ func TestMistakes(t *testing.T) {
 	tests := map[string]struct{ field, want string }{
 		"no comment":   {"Name string `yaml:\"name\"`", "Config.Name: no comment"},
 		"no tag":       {"// First comes.\nFirst int `yaml:\"first\"`\n// Name is a name.\nName string", "Config.Name: no yaml tag"},
-		"unknown type": {"// Name is a name.\nName map[string]string `yaml:\"name\"`", "Config.Name: no words for a field of type"},
+		"unknown type": {"// Name is a name.\nName map[string]error `yaml:\"name\"`", "Config.Name: no words for a field of type"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
