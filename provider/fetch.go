@@ -171,8 +171,8 @@ func (r read) run(ctx context.Context) (o outcome) {
 	return o
 }
 
-// once reads with the session that there is; when that has ended without our
-// knowing, with a new one.
+// once reads with the login that there is; when that has ended without our knowing,
+// with a new one.
 func (r read) once(ctx context.Context) (store.Value, error) {
 	if r.backend.Sessions == nil {
 		return r.in(ctx, auth.Login{})
