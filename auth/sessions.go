@@ -92,7 +92,7 @@ func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Byt
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginLimit)
 		defer cancel()
-		login, err := s.method.Login(ctx, identity, token, role)
+		login, err := s.logIn(ctx, identity, token, role)
 		if err == nil {
 			s.remember(key, login)
 		}
@@ -105,6 +105,17 @@ func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Byt
 	case <-ctx.Done():
 		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", role, ctx.Err())
 	}
+}
+
+// logIn contains a panic: it would end the process, since a flight has a goroutine
+// of its own. What it says may be anything and is not passed on.
+func (s *Sessions) logIn(ctx context.Context, identity Identity, token secret.Bytes, role string) (login Login, err error) {
+	defer func() {
+		if recover() != nil {
+			login, err = Login{}, fmt.Errorf("login as role %q ran into a bug", role)
+		}
+	}()
+	return s.method.Login(ctx, identity, token, role)
 }
 
 // Forget drops a login that the store does not accept any more, and tells whether

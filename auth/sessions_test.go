@@ -193,6 +193,49 @@ func TestLoginIsShared(t *testing.T) {
 	})
 }
 
+// A service account that was deleted and made anew does not join a login that the
+// old one has under way.
+func TestLoginsUnderWayAreTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{gate: make(chan struct{})}
+		s := auth.NewSessions(&method, true, time.Now)
+		var all sync.WaitGroup
+		for _, change := range []func(*auth.Identity){
+			func(*auth.Identity) {}, func(i *auth.Identity) { i.ServiceAccountUID = "uid-2" }, func(i *auth.Identity) { i.PodUID = "pod-2" },
+			func(i *auth.Identity) { i.Namespace = "blog" }, func(i *auth.Identity) { i.Audience = "other" }, func(i *auth.Identity) { i.Issuer = "other" },
+		} {
+			i := who()
+			change(&i)
+			all.Go(func() {
+				if _, err := s.Open(t.Context(), i, secret.Bytes{}, "shop"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(method.gate)
+		all.Wait()
+		if method.asked() != 6 {
+			t.Errorf("six identities cost %d logins", method.asked())
+		}
+	})
+}
+
+// A login runs in a goroutine that nobody else guards.
+func TestPanicInALogin(t *testing.T) {
+	s := auth.NewSessions(panickingMethod{}, false, time.Now)
+	_, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+	if err == nil || err.Error() != `login as role "shop" ran into a bug` {
+		t.Errorf("got %v", err)
+	}
+}
+
+type panickingMethod struct{}
+
+func (panickingMethod) Login(context.Context, auth.Identity, secret.Bytes, string) (auth.Login, error) {
+	panic("canary")
+}
+
 func TestRememberedLoginsAreBounded(t *testing.T) {
 	var method logins
 	s := auth.NewSessions(&method, false, time.Now)

@@ -62,7 +62,7 @@ func (p *Provider) authorize(r Request, identities map[string]auth.Identity) ([]
 	var reads []read
 	var denials []error
 	index := map[Secret]int{}
-	shared := &sharing{reads: map[Secret]func() (store.Value, error){}}
+	shared := &sharing{reads: map[sharedKey]func() (store.Value, error){}}
 	for _, o := range r.Objects {
 		for _, s := range o.Secrets() {
 			at, ok := index[s]
@@ -98,6 +98,10 @@ func (r read) query() access.Query {
 	}
 }
 
+// maxRead is what the secrets of a mount may have together as a store sends them:
+// the driver's limit, and half as much again for what is around them.
+const maxRead = maxResponse + maxResponse/2
+
 // maxGrace is how long fetch waits for stores to give their reason after ctx
 // ended, at most; with little time at all it is a quarter of that.
 const maxGrace = 500 * time.Millisecond
@@ -114,6 +118,7 @@ type outcome struct {
 // ctx ends even if a store does not: such a read is left to end by itself, since
 // an answer too late is one that grpc makes up (promise 1).
 func fetch(ctx context.Context, reads []read, parallel int) (map[Secret]store.Value, error) {
+	ctx = store.WithBudget(ctx, maxRead)
 	type answer struct {
 		read int
 		outcome
@@ -142,10 +147,10 @@ func fetch(ctx context.Context, reads []read, parallel int) (map[Secret]store.Va
 		case a := <-answers:
 			outcomes[a.read] = a.outcome
 		case <-late.Done():
-			return collect(reads, outcomes)
+			return collect(ctx, reads, outcomes)
 		}
 	}
-	return collect(reads, outcomes)
+	return collect(ctx, reads, outcomes)
 }
 
 // graceAfter ends a moment after ctx does.
@@ -209,7 +214,7 @@ func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
 	if err := r.backend.Rules.Judge(query); err != nil {
 		return store.Value{}, err
 	}
-	same := r.secret
+	same := sharedKey{r.secret, resolved.Literal}
 	same.Path = resolved.Path
 	return r.shared.read(same, func() (store.Value, error) { return resolver.Read(ctx, session, ref) })
 }
@@ -218,10 +223,17 @@ func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
 // username and its password are of the same moment however they are spelt.
 type sharing struct {
 	mu    sync.Mutex
-	reads map[Secret]func() (store.Value, error)
+	reads map[sharedKey]func() (store.Value, error)
 }
 
-func (s *sharing) read(secret Secret, f func() (store.Value, error)) (store.Value, error) {
+// sharedKey is a secret in its one spelling; what is no ordinary secret shares
+// nothing with a secret of that name.
+type sharedKey struct {
+	Secret
+	literal string
+}
+
+func (s *sharing) read(secret sharedKey, f func() (store.Value, error)) (store.Value, error) {
 	s.mu.Lock()
 	shared, ok := s.reads[secret]
 	if !ok {
@@ -239,7 +251,7 @@ func (s *sharing) read(secret Secret, f func() (store.Value, error)) (store.Valu
 }
 
 // collect gathers the values, or says of each read why there is none.
-func collect(reads []read, outcomes []outcome) (map[Secret]store.Value, error) {
+func collect(ctx context.Context, reads []read, outcomes []outcome) (map[Secret]store.Value, error) {
 	values := map[Secret]store.Value{}
 	var failures []error
 	for i, o := range outcomes {
@@ -248,6 +260,9 @@ func collect(reads []read, outcomes []outcome) (map[Secret]store.Value, error) {
 		}
 		if o.err == nil {
 			values[reads[i].secret] = o.value
+			for _, text := range o.value.Warnings {
+				warn(ctx, fmt.Sprintf("%s: %s", reads[i].secret, text))
+			}
 			continue
 		}
 		if wanting := reads[i].wanting(o.err); wanting != "" {

@@ -39,7 +39,7 @@ func (l *loginStore) Login(_ context.Context, i auth.Identity, _ secret.Bytes, r
 
 func (l *loginStore) Resolve(_ context.Context, _ store.Session, ref store.Ref) (store.Resolved, error) {
 	first, name, _ := strings.Cut(ref.Path.String(), "/")
-	if first == "meta" {
+	if first == "meta" || first == "hidden" {
 		return store.Resolved{Path: ref.Path, Literal: first}, nil
 	}
 	if first != "data" {
@@ -68,7 +68,7 @@ func startWithLogins(t *testing.T) (*world, *loginStore) {
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
 	w := start(t, func(_ *world, s *setup) {
 		compiled, err := access.Compile("access", []access.Rule{{
-			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}", "unbound"}, Paths: []string{"{namespace}/**", "meta/*"},
+			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}", "unbound"}, Paths: []string{"{namespace}/**", "meta/*", "*/shop"},
 		}}, true)
 		if err != nil {
 			t.Fatal(err)
@@ -102,6 +102,20 @@ func TestOneLoginForManyMounts(t *testing.T) {
 	}
 	if len(l.logins) != 2 {
 		t.Errorf("logins %q", l.logins)
+	}
+}
+
+// An endpoint and a secret that are spelt alike are two things.
+func TestLiteralPathsShareNothing(t *testing.T) {
+	w, l := startWithLogins(t)
+	l.Set("meta/db", map[string]any{"password": "the secret of that name"})
+	l.Set("meta/db", map[string]any{"password": "the secret of that name"})
+	objects := "[{path: meta/db, store: logins, role: shop, key: password, file: a}, {path: data/meta/db, store: logins, role: shop, key: password, file: b}]"
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), objects)); err != nil {
+		t.Fatal(err)
+	}
+	if l.Reads() != 2 {
+		t.Errorf("%d reads for two things that are spelt alike", l.Reads())
 	}
 }
 
@@ -139,6 +153,8 @@ func TestRulesAroundLogins(t *testing.T) {
 	if l.Reads() != 1 {
 		t.Errorf("the store was read %d times, want once", l.Reads())
 	}
+	w.refused(t, w.volume(pod("shop", "api"), "[{store: logins, role: shop, path: hidden/shop, key: password, file: a}]"), codes.PermissionDenied,
+		`objects[0]: secret "hidden/shop" of store "logins" as role "shop": not allowed: service account shop/api may not read "hidden/shop" of store "logins" with role "shop"; no rule under access of that store in keymount.yaml allows it`)
 	w.refused(t, w.volume(pod("shop", "api"), "[{store: logins, role: shop, path: meta/x, key: password, file: a}]"), codes.NotFound,
 		`objects[0]: secret "meta/x" of store "logins" as role "shop": not found: no secret at "meta/x"`)
 }

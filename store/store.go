@@ -93,6 +93,11 @@ type Value struct {
 	Version string
 	// Lease is what a credential lives by; nil for what does not end.
 	Lease *Lease
+	// NotAfter is when a certificate ends, or a password that the store changes by
+	// itself; zero when the store says nothing of it.
+	NotAfter time.Time
+	// Warnings are what the store said beside the answer. They hold no secret.
+	Warnings []string
 }
 
 // Lease is a store's promise that a credential lives for a while.

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 
 // read turns an answer into a secret, or into an error of the right kind. once
 // says that the request must not be sent again if it may have been carried out.
-func read(response *api.Response, host string, once bool) (*api.Secret, error) {
+func read(ctx context.Context, response *http.Response, host string, once bool) (*api.Secret, error) {
 	body, err := io.ReadAll(response.Body)
 	switch {
 	case errors.Is(err, errTooLong):
@@ -30,6 +31,9 @@ func read(response *api.Response, host string, once bool) (*api.Secret, error) {
 		return nil, refusal(response, body, host, once)
 	case len(bytes.TrimSpace(body)) == 0:
 		return nil, nil //nolint:nilnil // an answer without a body is a legal one
+	}
+	if err := store.Spend(ctx, len(body)); err != nil {
+		return nil, err
 	}
 	answer, err := parse(body)
 	if err != nil {
@@ -58,7 +62,7 @@ func looksLike(body []byte) string {
 
 // refusal sorts the statuses: 400, 403 and 404 are answers, 412, 429 and 5xx ask
 // for patience.
-func refusal(response *api.Response, body []byte, host string, once bool) error {
+func refusal(response *http.Response, body []byte, host string, once bool) error {
 	said := reasons(body)
 	switch status := response.StatusCode; {
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
@@ -137,7 +141,7 @@ func gone(body []byte) string {
 }
 
 // patience passes Retry-After on.
-func patience(err error, response *api.Response) error {
+func patience(err error, response *http.Response) error {
 	seconds, bad := strconv.Atoi(response.Header.Get("Retry-After"))
 	if bad != nil || seconds <= 0 {
 		return err

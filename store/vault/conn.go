@@ -7,8 +7,10 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,14 +32,15 @@ import (
 
 const (
 	// maxBody bounds an answer; the driver takes no more than 4 MiB of files.
-	maxBody = 8 << 20
+	maxBody = 4 << 20
 	// attemptLimit ends one attempt at one address, so that a hanging one leaves
 	// time for the next.
 	attemptLimit = 8 * time.Second
 	// homeAfter is how long a later address is kept before the first is tried again.
 	homeAfter = 30 * time.Second
 	// maxRequests is how many requests of one store are under way at a time.
-	maxRequests = 64
+	maxRequests = 256
+	maxLogins   = 16
 )
 
 // Options say where a Vault is and how to reach it.
@@ -66,10 +69,12 @@ type Request struct {
 
 // Conn is safe for concurrent use.
 type Conn struct {
-	clients []*api.Client // one an address, sharing one transport
-	hosts   []string
-	slots   chan struct{}
-	now     func() time.Time
+	client *http.Client
+	bases  []*url.URL // one an address
+	hosts  []string
+	slots  chan struct{} // of requests under way
+	logins chan struct{} // of logins
+	now    func() time.Time
 
 	mu    sync.Mutex
 	first int       // the address to begin with
@@ -82,35 +87,16 @@ func NewConn(o Options, now func() time.Time) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{slots: make(chan struct{}, maxRequests), now: now}
+	c := &Conn{client: &http.Client{Transport: transport, CheckRedirect: noRedirect}, slots: make(chan struct{}, maxRequests), logins: make(chan struct{}, maxLogins), now: now}
 	for _, address := range o.Addresses {
-		client, err := newClient(address, transport)
-		if err != nil {
-			return nil, err
-		}
 		u, err := url.Parse(address)
 		if err != nil {
 			return nil, fmt.Errorf("address %q: %w", address, err)
 		}
-		c.clients = append(c.clients, client)
+		c.bases = append(c.bases, u)
 		c.hosts = append(c.hosts, u.Host)
 	}
 	return c, nil
-}
-
-// newClient takes nothing from the environment: a token or a header found there
-// would be an identity that no pod has proven.
-func newClient(address string, transport http.RoundTripper) (*api.Client, error) {
-	client, err := api.NewClient(&api.Config{
-		Address: address, HttpClient: &http.Client{Transport: transport, CheckRedirect: noRedirect},
-		MaxRetries: 0, DisableRedirects: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("address %q: %w", address, err)
-	}
-	client.SetToken("")
-	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
-	return client, nil
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -119,16 +105,20 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 // that one gives no answer. It returns nil without an error for an answer without
 // a body. Errors wrap a kind of store; none holds a token or a body.
 func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
+	slots := c.slots
+	if r.Token.Len() == 0 {
+		slots = c.logins // which must not wait behind reads that hang
+	}
 	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: waiting for other requests: %w", store.ErrUnavailable, ctx.Err())
 	}
 	var failures []error
 	start := c.start()
-	for n := range c.clients {
-		i := (start + n) % len(c.clients)
+	for n := range c.bases {
+		i := (start + n) % len(c.bases)
 		answer, err := c.attempt(ctx, i, r)
 		if err == nil || !errors.Is(err, store.ErrUnavailable) {
 			c.keep(i)
@@ -184,9 +174,13 @@ func (c *Conn) attempt(ctx context.Context, i int, r Request) (*api.Secret, erro
 		if response, err = c.send(ctx, next, r); err != nil {
 			return nil, err
 		}
+		i = next
 	}
 	defer func() { _ = response.Body.Close() }()
-	return read(response, c.hosts[i], r.Once)
+	if isRedirect(response.StatusCode) { // the leader has just changed
+		return nil, fmt.Errorf("%w: %s redirects once more", store.ErrUnavailable, c.hosts[i])
+	}
+	return read(ctx, response, c.hosts[i], r.Once)
 }
 
 func isRedirect(status int) bool {
@@ -196,7 +190,7 @@ func isRedirect(status int) bool {
 
 // redirected finds the address that a standby points to. The token goes nowhere
 // but to the addresses of keymount.yaml.
-func (c *Conn) redirected(from int, response *api.Response) (int, error) {
+func (c *Conn) redirected(from int, response *http.Response) (int, error) {
 	_ = response.Body.Close()
 	location, err := response.Location()
 	if err != nil {
@@ -204,36 +198,60 @@ func (c *Conn) redirected(from int, response *api.Response) (int, error) {
 	}
 	i := slices.Index(c.hosts, location.Host)
 	if i < 0 {
+		// Another address may know better.
 		return 0, fmt.Errorf("%w: %s redirects to %s, which is none of the store's addresses in keymount.yaml; add it there",
-			store.ErrInvalid, c.hosts[from], location.Host)
+			store.ErrUnavailable, c.hosts[from], location.Host)
 	}
 	return i, nil
 }
 
 // send makes one HTTP request. Its error tells whether the request may have
 // arrived.
-func (c *Conn) send(ctx context.Context, i int, r Request) (*api.Response, error) {
+func (c *Conn) send(ctx context.Context, i int, r Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
 	var sent atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
-	client := c.clients[i].WithNamespace(r.Namespace)
-	request := client.NewRequest(r.Method, "/v1/"+r.Path)
-	request.ClientToken = string(r.Token.Reveal())
-	request.Params = r.Query
-	if r.Body != nil {
-		if err := request.SetJSONBody(r.Body); err != nil {
-			cancel()
-			return nil, fmt.Errorf("%w: the request cannot be written as JSON", store.ErrInvalid)
-		}
+	if r.Once {
+		ctx = context.WithValue(ctx, onceKey{}, true)
 	}
-	response, err := client.RawRequestWithContext(traced, request) //nolint:staticcheck // the other methods take no token per call
-	// With an answer, an error is but the library's reading of its status.
-	if response == nil || response.Response == nil {
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	request, err := c.request(traced, i, r)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
 		cancel()
 		return nil, c.unreachable(i, err, r.Once && sent.Load())
 	}
 	response.Body = &closer{response.Body, cancel}
 	return response, nil
+}
+
+// request writes r for one address. Nothing of it comes from the environment: a
+// token or a header found there would be an identity that no pod has proven.
+func (c *Conn) request(ctx context.Context, i int, r Request) (*http.Request, error) {
+	target := *c.bases[i]
+	target.Path, target.RawQuery = "/v1/"+r.Path, r.Query.Encode()
+	var body io.Reader
+	if r.Body != nil {
+		text, err := json.Marshal(r.Body)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the request cannot be written as JSON", store.ErrInvalid)
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, r.Method, target.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the request for %q cannot be made", store.ErrInvalid, r.Path)
+	}
+	request.Header.Set(api.RequestHeaderName, "true")
+	for name, value := range map[string]string{api.AuthHeaderName: string(r.Token.Reveal()), api.NamespaceHeaderName: r.Namespace} {
+		if value != "" {
+			request.Header.Set(name, value)
+		}
+	}
+	return request, nil
 }
 
 func (c *Conn) unreachable(i int, err error, uncertain bool) error {

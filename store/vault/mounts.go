@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -31,43 +32,60 @@ type place struct {
 	engine Engine
 }
 
-// mounts knows which engine is where: from keymount.yaml, or by asking once.
-type mounts struct {
-	conn   *Conn
-	flight singleflight.Group
+// learnedFor is how long an answer of Vault's about a mount counts: an engine can
+// be tuned, or another mounted in its place.
+const learnedFor = 5 * time.Minute
 
-	mu    sync.Mutex
-	known map[string]Engine // by namespace and mount; grows with the mounts of a Vault
+// mounts knows which engine is where: from keymount.yaml, or by asking.
+type mounts struct {
+	conn       *Conn
+	configured map[string]Engine // by mount, in every namespace; never changed
+	flight     singleflight.Group
+
+	mu      sync.Mutex
+	learned map[string]learned // by namespace and mount; grows with the mounts of a Vault
+}
+
+type learned struct {
+	engine Engine
+	until  time.Time
 }
 
 func newMounts(conn *Conn, configured map[string]Engine) *mounts {
-	m := &mounts{conn: conn, known: map[string]Engine{}}
+	m := &mounts{conn: conn, configured: map[string]Engine{}, learned: map[string]learned{}}
 	for mount, engine := range configured {
-		m.known[key("", mount)] = engine
+		m.configured[strings.Trim(mount, "/")] = engine
 	}
 	return m
 }
 
-func key(namespace, mount string) string { return namespace + "\x00" + strings.Trim(mount, "/") }
+func key(namespace, mount string) string { return namespace + "\x00" + mount }
+
+// isSystem tells the paths that belong to Vault itself. What is mounted there is
+// no store of secrets, and Vault's look-up names it without its first segment.
+func isSystem(path store.Path) bool {
+	first := path.Segments()[0]
+	return first == "auth" || first == "sys"
+}
 
 // find splits a path at its mount. What nobody wrote down is asked from Vault,
 // with the token of whoever wants to read.
 func (m *mounts) find(ctx context.Context, namespace string, token secret.Bytes, path store.Path) (place, error) {
+	if isSystem(path) {
+		first, rest, _ := strings.Cut(path.String(), "/")
+		return place{mount: first, rest: rest, engine: Other}, nil
+	}
 	if p, ok := m.lookup(namespace, path); ok {
 		return p, nil
 	}
-	// One asks for all paths that begin alike: most often they share a mount.
+	// One asks for all paths that begin alike: most often they share a mount. Its
+	// answer counts for what it is about, whoever asked; its failure for itself.
 	first := path.Segments()[0]
-	for range 2 {
-		_, err, shared := m.flight.Do(key(namespace, first), func() (any, error) {
-			return nil, m.ask(ctx, namespace, token, path)
-		})
-		if p, ok := m.lookup(namespace, path); ok {
-			return p, nil
-		}
-		if err != nil && !shared {
-			return place{}, err
-		}
+	_, _, _ = m.flight.Do(key(namespace, first), func() (any, error) {
+		return nil, m.ask(ctx, namespace, token, path)
+	})
+	if p, ok := m.lookup(namespace, path); ok {
+		return p, nil
 	}
 	if err := m.ask(ctx, namespace, token, path); err != nil {
 		return place{}, err
@@ -79,17 +97,22 @@ func (m *mounts) find(ctx context.Context, namespace string, token secret.Bytes,
 	return p, nil
 }
 
-// lookup finds the longest known mount that path is below.
+// lookup finds the longest known mount that path is below; the operator's word
+// goes before Vault's.
 func (m *mounts) lookup(namespace string, path store.Path) (place, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	segments := path.Segments()
 	for n := len(segments); n > 0; n-- {
 		mount := strings.Join(segments[:n], "/")
-		for _, in := range []string{namespace, ""} {
-			if engine, ok := m.known[key(in, mount)]; ok {
-				return place{mount: mount, rest: strings.Join(segments[n:], "/"), engine: engine}, true
-			}
+		p := place{mount: mount, rest: strings.Join(segments[n:], "/")}
+		if engine, ok := m.configured[mount]; ok {
+			p.engine = engine
+			return p, true
+		}
+		if known, ok := m.learned[key(namespace, mount)]; ok && m.conn.now().Before(known.until) {
+			p.engine = known.engine
+			return p, true
 		}
 	}
 	return place{}, false
@@ -115,10 +138,14 @@ func (m *mounts) ask(ctx context.Context, namespace string, token secret.Bytes, 
 	if mount == "" || kind == "" {
 		return fmt.Errorf("%w: Vault says nothing of the mount of %q", store.ErrInvalid, path)
 	}
+	mount = strings.Trim(mount, "/")
+	if path.String() != mount && !strings.HasPrefix(path.String(), mount+"/") {
+		return fmt.Errorf("%w: Vault says that %q is in the mount %q", store.ErrInvalid, path, mount)
+	}
 	options, _ := answer.Data["options"].(map[string]any)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.known[key(namespace, mount)] = engineOf(kind, options)
+	m.learned[key(namespace, mount)] = learned{engineOf(kind, options), m.conn.now().Add(learnedFor)}
 	return nil
 }
 

@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,6 +18,8 @@ const (
 	dialLimit      = 3 * time.Second
 	handshakeLimit = 5 * time.Second
 	idleLimit      = 90 * time.Second
+	pingAfter      = 5 * time.Second
+	pingLimit      = 2 * time.Second
 )
 
 // transport is one pool of connections whose certificates are read again when
@@ -27,6 +31,9 @@ type transport struct {
 	pool  *http.Transport
 	stamp [3]fileStamp
 }
+
+// onceKey marks the context of a request that must not be repeated.
+type onceKey struct{}
 
 // fileStamp is what tells a changed file from the one that was read.
 type fileStamp struct {
@@ -45,6 +52,12 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	pool, err := t.current()
 	if err != nil {
 		return nil, err
+	}
+	if _, once := r.Context().Value(onceKey{}).(bool); once && (r.Body == nil || r.Body == http.NoBody) {
+		// The pool repeats a request on a connection that broke, unless it has a body
+		// that cannot be read again. An empty one is not sent.
+		r = r.Clone(r.Context())
+		r.Body, r.GetBody = io.NopCloser(strings.NewReader("")), nil
 	}
 	response, err := pool.RoundTrip(r)
 	if err != nil {
@@ -78,6 +91,8 @@ func (t *transport) current() (*http.Transport, error) {
 		// No proxy from the environment: the way to the store is the operator's file's.
 		DialContext:     (&net.Dialer{Timeout: dialLimit}).DialContext,
 		TLSClientConfig: config, TLSHandshakeTimeout: handshakeLimit,
+		// A connection whose other end is gone without a word is found out and left.
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
 		ForceAttemptHTTP2: true, MaxIdleConns: maxRequests, MaxIdleConnsPerHost: maxRequests, IdleConnTimeout: idleLimit,
 	}
 	return t.pool, nil

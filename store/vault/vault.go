@@ -38,6 +38,9 @@ func Namespace(pattern, kubernetes string) string {
 // Resolve implements [store.Resolver]: the path of a KV v2 secret is mount and
 // name, with or without data/ between them.
 func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
+	if isSystem(ref.Path) {
+		return store.Resolved{Path: ref.Path, Literal: ref.Path.Segments()[0]}, nil
+	}
 	p, err := s.find(ctx, session, ref.Path)
 	if err != nil {
 		return store.Resolved{}, s.explain(ctx, session, err)
@@ -85,7 +88,41 @@ func (s *Store) Read(ctx context.Context, session store.Session, ref store.Ref) 
 	if err != nil {
 		return store.Value{}, s.explain(ctx, session, err)
 	}
-	return p.value(answer)
+	value, err := p.value(answer)
+	if err == nil {
+		value.NotAfter = notAfter(answer, s.conn.now())
+		value.Warnings = trimmedAll(answer.Warnings)
+	}
+	return value, err
+}
+
+// notAfter is a certificate's expiration, or for a password that Vault changes by
+// itself the seconds until it does.
+func notAfter(answer *api.Secret, now time.Time) time.Time {
+	if end, ok := number(answer.Data["expiration"]); ok && answer.Data["certificate"] != nil {
+		return time.Unix(end, 0)
+	}
+	if seconds, ok := number(answer.Data["ttl"]); ok && answer.Data["last_vault_rotation"] != nil {
+		return now.Add(time.Duration(seconds) * time.Second)
+	}
+	return time.Time{}
+}
+
+func number(v any) (int64, bool) {
+	text, ok := v.(json.Number)
+	if !ok {
+		return 0, false
+	}
+	n, err := text.Int64()
+	return n, err == nil
+}
+
+func trimmedAll(texts []string) []string {
+	var all []string
+	for _, text := range texts {
+		all = append(all, trimmed(text))
+	}
+	return all
 }
 
 func (s *Store) in(session store.Session) string {
@@ -109,6 +146,8 @@ func (s *Store) explain(ctx context.Context, session store.Session, err error) e
 	})
 	denial := strings.TrimPrefix(err.Error(), store.ErrDenied.Error())
 	switch {
+	case errors.Is(asked, store.ErrUnavailable):
+		return fmt.Errorf("%w: a read was denied, and whether the login has ended cannot be asked: %s", store.ErrUnavailable, asked.Error())
 	case !errors.Is(asked, store.ErrDenied):
 		return fmt.Errorf("%w%s; no policy of the role allows it", store.ErrDenied, denial)
 	case strings.Contains(asked.Error(), "invalid token"), strings.Contains(asked.Error(), "bad token"):

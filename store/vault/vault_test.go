@@ -131,7 +131,8 @@ func TestSpellingsOfOneSecret(t *testing.T) {
 	}
 	for path, literal := range map[string]string{
 		"secret/metadata/shop/db": "metadata", "secret/config": "config", "secret/destroy/shop/db": "destroy",
-		"secret/config/app": "", "secret/metadata": "", "secret/shop/metadata": "", "database/config": "", "database/metadata/x": "",
+		"secret/config/app": "", "secret/undelete/shop/db": "undelete", "secret/delete/shop/db": "delete", "secret/subkeys/shop/db": "subkeys",
+		"sys/mounts": "sys", "auth/token/lookup-self": "auth", "secret/metadata": "", "secret/shop/metadata": "", "database/config": "", "database/metadata/x": "",
 	} {
 		resolved, err := v.Resolve(t.Context(), session(), ref(t, path))
 		if err != nil || resolved.Literal != literal {
@@ -200,7 +201,7 @@ func TestOddAnswers(t *testing.T) {
 		"HTML as an error": {status(400, "<html>"+canary), store.ErrInvalid, "invalid: HOST answers 400 but HTML; is there a proxy in between, or another server at this address?"},
 		"truncated JSON":   {status(200, `{"data":{"data":{"password":"`+canary), store.ErrInvalid, "invalid: HOST answers with something that is not Vault's JSON"},
 		"a JSON text":      {status(200, `"`+canary+`"`), store.ErrInvalid, "invalid: HOST answers with something that is not Vault's JSON"},
-		"10 MiB":           {status(200, strings.Repeat(" ", 10<<20)), store.ErrInvalid, "invalid: HOST answers with more than 8388608 bytes"},
+		"10 MiB":           {status(200, strings.Repeat(" ", 10<<20)), store.ErrInvalid, "invalid: HOST answers with more than 4194304 bytes"},
 		"not found":        {status(404, `{"errors":[]}`), store.ErrNotFound, "not found"},
 		"no such path":     {status(404, `{"errors":["no handler for route"]}`), store.ErrNotFound, "not found: no handler for route"},
 		"deleted":          {status(404, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-01-01T00:00:00Z"}}}`), store.ErrNotFound, "not found: version 2 was deleted at 2026-01-01T00:00:00Z; 'vault kv undelete' brings it back"},
@@ -216,7 +217,7 @@ func TestOddAnswers(t *testing.T) {
 		"redirect": {func(w http.ResponseWriter) {
 			w.Header().Set("Location", "http://evil.invalid/v1/x")
 			w.WriteHeader(http.StatusTemporaryRedirect)
-		}, store.ErrInvalid, "invalid: HOST redirects to evil.invalid, which is none of the store's addresses in keymount.yaml; add it there"},
+		}, store.ErrUnavailable, "store unavailable: HOST redirects to evil.invalid, which is none of the store's addresses in keymount.yaml; add it there"},
 		"redirect nowhere": {status(307, ""), store.ErrUnavailable, "store unavailable: HOST redirects without saying where to"},
 		"reset":            {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, store.ErrUnavailable, "store unavailable: HOST: EOF"},
 	}
@@ -340,6 +341,196 @@ func TestFailoverAndReturn(t *testing.T) {
 	check("after half a minute", 1, 0)
 }
 
+// On a connection that was used before, Go's own pool would send it again.
+func TestWhatMakesSomethingIsSentOnceOnAWarmConnection(t *testing.T) {
+	s := startServer(t)
+	s.secrets["shop/db"] = map[string]any{"a": "b"}
+	v := open(t, s.URL)
+	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string]string{"a read": "", "a write": `{"a":"b"}`} {
+		if _, err := v.Resolve(t.Context(), session(), ref(t, "database/creds/shop")); err != nil {
+			t.Fatal(err)
+		}
+		s.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/v1/database/") {
+				panic(http.ErrAbortHandler)
+			}
+			return false
+		}
+		before := len(s.seen())
+		wanted := ref(t, "database/creds/shop")
+		wanted.Args = args
+		_, err := v.Read(t.Context(), session(), wanted)
+		if got := s.seen()[before:]; len(got) != 1 || !errors.Is(err, store.ErrUncertain) {
+			t.Errorf("%s: requests %q, %v", name, got, err)
+		}
+		s.answer = nil
+	}
+}
+
+// A server that failed while answering may have made something all the same.
+func TestFailuresThatAreUncertain(t *testing.T) {
+	for status, uncertain := range map[int]bool{500: true, 502: true, 503: true, 412: false, 429: false, 473: false} {
+		s := startServer(t)
+		s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/v1/database/") {
+				w.WriteHeader(status)
+				return true
+			}
+			return false
+		}
+		_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "database/creds/shop"))
+		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUncertain) != uncertain {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
+// Vault names the mount of an auth path without its first segment. No answer may
+// change what another path means, and the operator's word goes first.
+func TestMountsCannotBePoisoned(t *testing.T) {
+	s := startServer(t)
+	s.secrets["shop/db"] = map[string]any{"a": "b"}
+	v := open(t, s.URL)
+	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+		t.Fatal(err)
+	}
+	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/") {
+			reply(w, map[string]any{"data": map[string]any{"path": "secret/", "type": "token"}})
+			return true
+		}
+		return false
+	}
+	resolved, err := v.Resolve(t.Context(), session(), ref(t, "auth/secret/lookup-self"))
+	if err != nil || resolved.Literal != "auth" {
+		t.Errorf("a path below auth/ is judged as %+v, %v", resolved, err)
+	}
+	if _, err := v.Resolve(t.Context(), session(), ref(t, "elsewhere/x")); !errors.Is(err, store.ErrInvalid) {
+		t.Errorf("a mount that the path is not in: %v", err)
+	}
+	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+		t.Errorf("the victim's secret: %v", err)
+	}
+	resolved, err = v.Resolve(t.Context(), session(), ref(t, "secret/metadata/shop/db"))
+	if err != nil || resolved.Literal != "metadata" {
+		t.Errorf("the endpoint is judged as %+v, %v", resolved, err)
+	}
+}
+
+// What is mounted in one namespace says nothing of another.
+func TestMountsOfNamespaces(t *testing.T) {
+	s := startServer(t)
+	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/") {
+			return false
+		}
+		version := map[string]string{"shop": "2", "blog": "1"}[r.Header.Get("X-Vault-Namespace")]
+		reply(w, map[string]any{"data": map[string]any{"path": "secret/", "type": "kv", "options": map[string]any{"version": version}}})
+		return true
+	}
+	conn, err := vault.NewConn(vault.Options{Addresses: []string{s.URL}}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := vault.New(conn, "{namespace}", nil)
+	for namespace, literal := range map[string]string{"shop": "metadata", "blog": ""} {
+		in := session()
+		in.Identity.Namespace = namespace
+		for range 2 {
+			if resolved, err := v.Resolve(t.Context(), in, ref(t, "secret/metadata/x")); err != nil || resolved.Literal != literal {
+				t.Errorf("%s: %+v, %v", namespace, resolved, err)
+			}
+		}
+	}
+}
+
+// An engine can be changed; what was learned of it does not count for ever.
+func TestMountsAreLearnedAnew(t *testing.T) {
+	s := startServer(t)
+	s.secrets["shop/db"] = map[string]any{"a": "b"}
+	now := time.Now()
+	conn, err := vault.NewConn(vault.Options{Addresses: []string{s.URL}}, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := vault.New(conn, "", nil)
+	for _, step := range []struct {
+		after   time.Duration
+		lookups int
+	}{{0, 1}, {4 * time.Minute, 1}, {2 * time.Minute, 2}} {
+		now = now.Add(step.after)
+		if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(strings.Join(s.seen(), " "), "/ui/mounts/"); got != step.lookups {
+			t.Errorf("%s later: %d look-ups, want %d", step.after, got, step.lookups)
+		}
+	}
+}
+
+// A denial is a policy's only when the token is known to be good.
+func TestDenialWhileTheTokenCannotBeAsked(t *testing.T) {
+	s := startServer(t)
+	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/auth/token/lookup-self" {
+			refuse(w, http.StatusTooManyRequests)
+			return true
+		}
+		refuse(w, http.StatusForbidden, "permission denied")
+		return true
+	}
+	_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "secret/shop/db"))
+	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDenied) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What the store says beside an answer reaches whoever logs it.
+func TestWarningsAndEnds(t *testing.T) {
+	s := startServer(t)
+	end := time.Now().Add(20 * time.Hour).Truncate(time.Second)
+	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/v1/pki/issue/shop":
+			reply(w, map[string]any{"data": map[string]any{"certificate": "x", "expiration": end.Unix()}, "warnings": []string{"TTL is\nlonger"}})
+		case "/v1/database/static-creds/shop":
+			reply(w, map[string]any{"data": map[string]any{"password": "x", "ttl": 60, "last_vault_rotation": "2026-01-01T00:00:00Z"}})
+		default:
+			return false
+		}
+		return true
+	}
+	v := open(t, s.URL)
+	certificate, err := v.Read(t.Context(), session(), ref(t, "pki/issue/shop"))
+	if err != nil || !certificate.NotAfter.Equal(end) || len(certificate.Warnings) != 1 || certificate.Warnings[0] != "TTL is longer" {
+		t.Errorf("ends %s, warnings %q, %v", certificate.NotAfter, certificate.Warnings, err)
+	}
+	static, err := v.Read(t.Context(), session(), ref(t, "database/static-creds/shop"))
+	if left := time.Until(static.NotAfter); err != nil || left > time.Minute || left < 50*time.Second {
+		t.Errorf("ends in %s, %v", left, err)
+	}
+}
+
+// Many answers that fit each may be too large together.
+func TestBudget(t *testing.T) {
+	s := startServer(t)
+	s.secrets["shop/db"] = map[string]any{"a": strings.Repeat("x", 1000)}
+	v := open(t, s.URL)
+	ctx := store.WithBudget(t.Context(), 5000)
+	for range 4 {
+		if _, err := v.Read(ctx, session(), ref(t, "secret/shop/db")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "invalid: too large: the secrets of one mount are larger together than what the driver takes; split the class"
+	if _, err := v.Read(ctx, session(), ref(t, "secret/shop/db")); !errors.Is(err, store.ErrInvalid) || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A standby redirects to the active node; the token goes there only when the
 // operator has listed it.
 func TestStandbyRedirects(t *testing.T) {
@@ -354,7 +545,7 @@ func TestStandbyRedirects(t *testing.T) {
 		t.Error(err)
 	}
 	before := len(active.seen())
-	if _, err := open(t, standby.URL).Read(t.Context(), session(), ref(t, "secret/shop/db")); !errors.Is(err, store.ErrInvalid) {
+	if _, err := open(t, standby.URL).Read(t.Context(), session(), ref(t, "secret/shop/db")); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	if len(active.seen()) != before {
@@ -388,6 +579,9 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 	t.Setenv("VAULT_NAMESPACE", "ambient")
 	t.Setenv("VAULT_ADDR", "http://ambient.invalid")
 	t.Setenv("VAULT_HEADERS", `{"X-Ambient":"1"}`)
+	t.Setenv("VAULT_CACERT", "/nonexistent")
+	t.Setenv("VAULT_CLIENT_TIMEOUT", "nonsense")
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	s := startServer(t)
 	var got http.Header
 	s.answer = func(_ http.ResponseWriter, r *http.Request) bool { got = r.Header.Clone(); return false }
