@@ -114,9 +114,9 @@ type outcome struct {
 }
 
 // fetch reads everything, at most parallel at a time; of a secret that is absent
-// and optional there is no value. It returns when
-// ctx ends even if a store does not: such a read is left to end by itself, since
-// an answer too late is one that grpc makes up (promise 1).
+// and optional there is no value. It returns when ctx ends even if a store does
+// not: such a read is left to end by itself, since an answer too late is one that
+// grpc makes up (promise 1).
 func fetch(ctx context.Context, reads []read, parallel int) (map[Secret]store.Value, error) {
 	ctx = store.WithBudget(ctx, maxRead)
 	type answer struct {

@@ -66,6 +66,7 @@ type Provider struct {
 	version  string
 	dialect  Dialect
 	backends map[string]Backend
+	features map[string]Features // of the backends: what a class may ask of each
 	verifier *auth.Verifier
 	versions versioner
 	deadline time.Duration
@@ -82,9 +83,11 @@ func New(o Options) *Provider {
 		large:    make(chan struct{}, 1),
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
+		features: make(map[string]Features, len(o.Backends)),
 	}
 	for _, b := range o.Backends {
 		p.backends[b.Name] = b
+		p.features[b.Name] = b.Features
 	}
 	return p
 }
@@ -120,25 +123,22 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	return p.answer(ctx, request, values)
 }
 
-// parse reads the request in its dialect, when it is its turn.
-func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (Request, error) {
-	if len(m.GetAttributes()) > largeClass {
-		select {
-		case p.large <- struct{}{}:
-			defer func() { <-p.large }()
-		case <-ctx.Done():
-			return Request{}, fmt.Errorf("no time was left in the queue of large classes: %w", ctx.Err())
+// parse reads the request in its dialect, when it is its turn; large ones one by one.
+func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (r Request, err error) {
+	read := func() (err error) {
+		if p.dialect != DialectKeymount {
+			r, err = ParseVault(m.GetAttributes(), m.GetPermission(), p.dialect, p.features)
+		} else {
+			r, err = ParseRequest(m.GetAttributes(), p.features)
 		}
+		return err
 	}
-	done, err := p.turn(ctx)
-	if err != nil {
-		return Request{}, err
+	if len(m.GetAttributes()) <= largeClass {
+		err = inTurn(ctx, p.turns, "mounts", read)
+		return r, err
 	}
-	defer done()
-	if p.dialect != DialectKeymount {
-		return ParseVault(m.GetAttributes(), m.GetPermission(), p.dialect, p.known())
-	}
-	return ParseRequest(m.GetAttributes(), p.known())
+	err = inTurn(ctx, p.large, "large classes", func() error { return inTurn(ctx, p.turns, "mounts", read) })
+	return r, err
 }
 
 // answer makes files and versions of the values.
@@ -152,34 +152,16 @@ func (p *Provider) answer(ctx context.Context, r Request, values map[Secret]stor
 	return p.respond(r, files)
 }
 
-// inTurn computes when it is its turn.
-func (p *Provider) inTurn(ctx context.Context, f func() error) error {
-	done, err := p.turn(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return f()
-}
-
-// turn waits until one of few may compute: parsing and rendering take memory, tens
-// of megabytes at worst, and a storm of mounts must not multiply it.
-func (p *Provider) turn(ctx context.Context) (done func(), err error) {
+// inTurn computes when one of few places is free: parsing and rendering take
+// memory, tens of megabytes at worst, and a storm of mounts must not multiply it.
+func inTurn(ctx context.Context, places chan struct{}, queue string, f func() error) error {
 	select {
-	case p.turns <- struct{}{}:
-		return func() { <-p.turns }, nil
+	case places <- struct{}{}:
+		defer func() { <-places }()
+		return f()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no time was left in the queue of mounts: %w", ctx.Err())
+		return fmt.Errorf("no time was left in the queue of %s: %w", queue, ctx.Err())
 	}
-}
-
-// known are the stores that a class may name.
-func (p *Provider) known() map[string]Features {
-	known := make(map[string]Features, len(p.backends))
-	for name, b := range p.backends {
-		known[name] = b.Features
-	}
-	return known
 }
 
 // withDeadline ends the work after limit, or earlier when the caller would stop

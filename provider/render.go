@@ -39,7 +39,7 @@ func (p *Provider) render(ctx context.Context, objects []Object, values map[Secr
 		if !r.complete(o) {
 			continue
 		}
-		err := p.inTurn(ctx, func() error { return r.object(ctx, o) })
+		err := inTurn(ctx, p.turns, "mounts", func() error { return r.object(ctx, o) })
 		if errors.Is(err, ErrTooLarge) {
 			return nil, err
 		}

@@ -70,8 +70,7 @@ type Request struct {
 // Conn is safe for concurrent use.
 type Conn struct {
 	client *http.Client
-	bases  []*url.URL // one an address
-	hosts  []string
+	bases  []*url.URL    // one an address
 	slots  chan struct{} // of requests under way
 	logins chan struct{} // of logins
 	now    func() time.Time
@@ -94,7 +93,6 @@ func NewConn(o Options, now func() time.Time) (*Conn, error) {
 			return nil, fmt.Errorf("address %q: %w", address, err)
 		}
 		c.bases = append(c.bases, u)
-		c.hosts = append(c.hosts, u.Host)
 	}
 	return c, nil
 }
@@ -178,9 +176,9 @@ func (c *Conn) attempt(ctx context.Context, i int, r Request) (*api.Secret, erro
 	}
 	defer func() { _ = response.Body.Close() }()
 	if isRedirect(response.StatusCode) { // the leader has just changed
-		return nil, fmt.Errorf("%w: %s redirects once more", store.ErrUnavailable, c.hosts[i])
+		return nil, fmt.Errorf("%w: %s redirects once more", store.ErrUnavailable, c.bases[i].Host)
 	}
-	return read(ctx, response, c.hosts[i], r.Once)
+	return read(ctx, response, c.bases[i].Host, r.Once)
 }
 
 func isRedirect(status int) bool {
@@ -194,13 +192,13 @@ func (c *Conn) redirected(from int, response *http.Response) (int, error) {
 	_ = response.Body.Close()
 	location, err := response.Location()
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s redirects without saying where to", store.ErrUnavailable, c.hosts[from])
+		return 0, fmt.Errorf("%w: %s redirects without saying where to", store.ErrUnavailable, c.bases[from].Host)
 	}
-	i := slices.Index(c.hosts, location.Host)
+	i := slices.IndexFunc(c.bases, func(base *url.URL) bool { return base.Host == location.Host })
 	if i < 0 {
 		// Another address may know better.
 		return 0, fmt.Errorf("%w: %s redirects to %s, which is none of the store's addresses in keymount.yaml; add it there",
-			store.ErrUnavailable, c.hosts[from], location.Host)
+			store.ErrUnavailable, c.bases[from].Host, location.Host)
 	}
 	return i, nil
 }
@@ -259,7 +257,7 @@ func (c *Conn) unreachable(i int, err error, uncertain bool) error {
 	if uncertain {
 		kind = store.Uncertain(kind)
 	}
-	return fmt.Errorf("%w: %s: %s", kind, c.hosts[i], reason(err))
+	return fmt.Errorf("%w: %s: %s", kind, c.bases[i].Host, reason(err))
 }
 
 // reason is what went wrong with a connection, without the URL of the request.
@@ -268,8 +266,6 @@ func reason(err error) string {
 	var certificate *tls.CertificateVerificationError
 	var wrapped *url.Error
 	switch {
-	case err == nil:
-		return "no answer"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
 	case errors.As(err, &dns):
