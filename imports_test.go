@@ -24,7 +24,7 @@ func allowedImports() map[string][]string {
 		"internal/secret":       {},
 		"internal/spelling":     {},
 		"auth":                  {"internal/secret"},
-		"internal/kube":         {"auth"},
+		"internal/kube":         {"auth", "internal/secret"},
 		"store":                 {"auth", "internal/secret"},
 		"store/bundle":          {"store", "internal/secret", "internal/spelling"},
 		"store/storetest":       {"store", "internal/secret"},

@@ -1,11 +1,15 @@
 package cli_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,15 +26,20 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script: what a person sees, as documentation. Beside
-// the usual commands there is "exits CODE PROGRAM ARGS...".
+// the usual commands there are "exits CODE PROGRAM ARGS...", and "up CONFIG" and
+// "down" around the part of a script in which keymount serves.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		// The race detector makes each process wait a second at its end for reports.
-		Setup: func(e *testscript.Env) error { e.Setenv("GORACE", "atexit_sleep_ms=0"); return nil },
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
+			e.Values[servedKey{}] = new(served)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "down": down},
 	})
 }
 
@@ -52,4 +61,48 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// served is the keymount that a script has brought up; nil for none.
+type served struct{ stop func() int }
+
+type servedKey struct{}
+
+// up runs "keymount serve" in this process and returns when it answers.
+func up(ts *testscript.TestScript, neg bool, args []string) {
+	s, _ := ts.Value(servedKey{}).(*served)
+	if neg || len(args) != 1 || s.stop != nil {
+		ts.Fatalf("usage: up CONFIG, and down before the next")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	logs, log := io.Pipe()
+	exited := make(chan int, 1)
+	go func() {
+		exited <- cli.Run(ctx, []string{"serve", "--node-name", "node-1", "--config", ts.MkAbs(args[0])}, strings.NewReader(""), io.Discard, log)
+		_ = log.Close()
+	}()
+	stop := sync.OnceValue(func() int { cancel(); return <-exited })
+	ts.Defer(func() { _ = stop() })
+	s.stop = stop
+	lines := bufio.NewScanner(logs)
+	for lines.Scan() {
+		ts.Logf("%s", lines.Text())
+		if strings.Contains(lines.Text(), `"msg":"serving"`) {
+			go func() { _, _ = io.Copy(io.Discard, logs) }()
+			return
+		}
+	}
+	ts.Fatalf("serve ended with %d before it served", s.stop())
+}
+
+// down ends what up began.
+func down(ts *testscript.TestScript, neg bool, args []string) {
+	s, _ := ts.Value(servedKey{}).(*served)
+	if neg || len(args) > 0 || s.stop == nil {
+		ts.Fatalf("usage: down, after up")
+	}
+	if code := s.stop(); code != 0 {
+		ts.Fatalf("serve ended with %d", code)
+	}
+	s.stop = nil
 }

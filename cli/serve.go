@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keymount/keymount/auth"
 	vaultauth "github.com/keymount/keymount/auth/vault"
@@ -54,21 +55,34 @@ and as JSON lines otherwise.`,
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger) error {
-	server, err := listen(ctx, c, node, log)
+	parts, err := listen(ctx, c, node, log)
 	if err != nil {
 		return err
 	}
 	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", node),
-		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.String("mount_deadline", c.Limits.MountDeadline.String()))
-	if err := server.Run(ctx); err != nil {
+		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events),
+		slog.String("mount_deadline", c.Limits.MountDeadline.String()))
+	if err := runAll(ctx, parts); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "stopped")
 	return nil
 }
 
+// part is something that runs until ctx ends.
+type part func(ctx context.Context) error
+
+// runAll runs the parts until ctx ends or one of them fails, and waits for all.
+func runAll(ctx context.Context, parts []part) error {
+	running, ctx := errgroup.WithContext(ctx)
+	for _, run := range parts {
+		running.Go(func() error { return run(ctx) })
+	}
+	return running.Wait()
+}
+
 // listen wires everything together and opens the sockets.
-func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger) (*provider.Server, error) {
+func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger) ([]part, error) {
 	issuers, err := openIssuers(c.Issuers)
 	if err != nil {
 		return nil, err
@@ -81,14 +95,36 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	return provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
+	observers, parts, err := openObservers(c, node, log)
+	if err != nil {
+		return nil, err
+	}
+	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       readBuild().Version,
 		Backends:      backends,
 		Verifier:      auth.NewVerifier(issuers, node, time.Now),
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
+		Observers:     observers,
 	}), log)
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, server.Run), nil
+}
+
+// openObservers makes those who tell of mounts outside of the log.
+func openObservers(c *config.Config, node string, log *slog.Logger) ([]provider.Observer, []part, error) {
+	if !c.Events {
+		return nil, nil, nil
+	}
+	events, err := kube.ClusterEvents(node, time.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	run := func(ctx context.Context) error { events.Run(ctx, log); return nil }
+	return []provider.Observer{provider.Tell(events)}, []part{run}, nil
 }
 
 // openStores makes each store of keymount.yaml ready to be read. A store that

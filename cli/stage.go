@@ -13,7 +13,6 @@ import (
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
-	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/bundle"
 )
@@ -195,13 +194,13 @@ func (s *stage) startProvider(ctx context.Context) error {
 	}
 	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	server, err := listen(ctx, c, "", quiet(os.Stderr))
+	parts, err := listen(ctx, c, "", quiet(os.Stderr))
 	if err != nil {
 		cancel()
 		return err
 	}
 	stopped := make(chan error, 1)
-	go func(server *provider.Server) { stopped <- server.Run(ctx) }(server)
+	go func() { stopped <- runAll(ctx, parts) }()
 	s.strikes = append(s.strikes, func() error { cancel(); return <-stopped })
 	if s.driver, err = providertest.Dial(c.Sockets[0]); err != nil {
 		return err

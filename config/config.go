@@ -33,6 +33,10 @@ type Config struct {
 	// makes a key of its own: every file then gets a new version at each restart,
 	// and versions differ between nodes.
 	VersionKeyFile string `yaml:"versionKeyFile"`
+	// Events tells of failed mounts on the pod, where `kubectl describe pod` shows it.
+	// The driver keeps the old files of a running pod when a later mount fails, and
+	// tells nobody. It needs the right to create and patch events. Default: false.
+	Events bool `yaml:"events"`
 	// Limits bound what one mount may cost.
 	Limits Limits `yaml:"limits"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,17 +13,36 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/keymount/keymount/auth"
 )
 
-// logCalls writes one line per call, when it is over, and gives errors their
-// status. Requests and responses are never logged: they hold tokens and secrets.
-func logCalls(log *slog.Logger) grpc.UnaryServerInterceptor {
+// Call is an answered Mount, for those who count it and tell of it.
+type Call struct {
+	Pod      auth.Pod // as the driver named it; proven only where Code is OK
+	Class    string
+	Code     codes.Code
+	Message  string // the error as the driver was told it; empty where there is none
+	Warnings []string
+	Took     time.Duration
+}
+
+// Observer is told of every Mount when its answer is ready, and must not wait.
+type Observer func(ctx context.Context, c Call)
+
+// logCalls writes one line per call, when it is over, tells the observers, and
+// gives errors their status. Requests and responses are never logged: they hold
+// tokens and secrets.
+func logCalls(log *slog.Logger, observers []Observer) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
 		var l line
 		response, err := handler(context.WithValue(ctx, lineKey{}, &l), req)
 		answer := statusOf(err)
 		code := status.Code(answer)
+		if path.Base(info.FullMethod) == "Mount" {
+			l.tell(ctx, observers, Call{Code: code, Message: status.Convert(answer).Message(), Took: time.Since(began)})
+		}
 		attrs := append(l.read(), slog.String("rpc", path.Base(info.FullMethod)),
 			slog.String("code", code.String()), slog.Float64("took_ms", float64(time.Since(began).Microseconds())/1000))
 		level := slog.LevelInfo
@@ -55,6 +75,8 @@ func contain(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc
 // line gathers what a call wants to say in its log line.
 type line struct {
 	mu       sync.Mutex
+	pod      auth.Pod
+	class    string
 	attrs    []slog.Attr
 	warnings []string
 }
@@ -70,6 +92,27 @@ func note(ctx context.Context, attrs ...slog.Attr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.attrs = append(l.attrs, attrs...)
+}
+
+// noteRequest tells the call's line who asks for what.
+func noteRequest(ctx context.Context, r Request) {
+	note(ctx, r.attrs()...)
+	warn(ctx, r.Warnings...)
+	if l, ok := ctx.Value(lineKey{}).(*line); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.pod, l.class = r.Pod, r.Class
+	}
+}
+
+// tell completes c and hands it on.
+func (l *line) tell(ctx context.Context, observers []Observer, c Call) {
+	l.mu.Lock()
+	c.Pod, c.Class, c.Warnings = l.pod, l.class, slices.Clone(l.warnings)
+	l.mu.Unlock()
+	for _, observe := range observers {
+		observe(ctx, c)
+	}
 }
 
 // warn adds to the warnings of the line, which are one attribute of it.

@@ -23,8 +23,8 @@ import (
 	"github.com/keymount/keymount/store"
 )
 
-// name is what the driver is told the provider is called.
-const name = "keymount"
+// Name is what the driver is told the provider is called.
+const Name = "keymount"
 
 // maxTurns is how many mounts parse or render at a time; more would wait for a
 // processor anyway.
@@ -47,7 +47,7 @@ type Backend struct {
 	TokensWithoutPod bool
 }
 
-// Options are what a Provider is made of. All fields are required.
+// Options are what a Provider is made of. All fields but Observers are required.
 type Options struct {
 	Version    string // of keymount, as a semantic version
 	Backends   []Backend
@@ -56,6 +56,8 @@ type Options struct {
 	Deadline   time.Duration
 	// ParallelReads is how many secrets of one mount are read at a time.
 	ParallelReads int
+	// Observers are told of every Mount.
+	Observers []Observer
 }
 
 // Provider implements the driver's gRPC service. It keeps nothing between calls
@@ -73,13 +75,15 @@ type Provider struct {
 	parallel int
 	turns    chan struct{}
 	large    chan struct{}
+
+	observers []Observer
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
 func New(o Options) *Provider {
 	p := &Provider{
 		version: o.Version, dialect: DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
-		deadline: o.Deadline, parallel: o.ParallelReads,
+		deadline: o.Deadline, parallel: o.ParallelReads, observers: o.Observers,
 		large:    make(chan struct{}, 1),
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
@@ -94,7 +98,7 @@ func New(o Options) *Provider {
 
 // Version tells the driver who answers.
 func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
-	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: name, RuntimeVersion: p.version}, nil
+	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: Name, RuntimeVersion: p.version}, nil
 }
 
 // Mount answers with every file of a class, or with an error and none.
@@ -103,8 +107,7 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	defer cancel()
 
 	request, err := p.parse(ctx, m)
-	note(ctx, request.attrs()...)
-	warn(ctx, request.Warnings...)
+	noteRequest(ctx, request)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) 
 func newGRPC(p *Provider, log *slog.Logger) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequest),
-		grpc.ChainUnaryInterceptor(logCalls(log), contain),
+		grpc.ChainUnaryInterceptor(logCalls(log, p.observers), contain),
 	)
 	v1alpha1.RegisterCSIDriverProviderServer(server, p)
 	return server

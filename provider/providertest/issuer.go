@@ -1,6 +1,6 @@
 // Package providertest plays the two sides that meet keymount at its socket: the
 // driver, with the driver's own code for writing files ([Driver]), and the API
-// server's token issuer ([Issuer]). Tests use it, and so does keymount demo.
+// server's token issuer ([Issuer]). Tests use it, and so do keymount demo and health.
 package providertest
 
 import (

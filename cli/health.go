@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/provider/providertest"
+)
+
+// defaultHealthTimeout is the patience of a probe: an answer takes a millisecond.
+const defaultHealthTimeout = 2 * time.Second
+
+// health is the result of the command health.
+type health struct {
+	Sockets []answer `json:"sockets"`
+}
+
+// answer is what came back through one socket.
+type answer struct {
+	Socket  string `json:"socket"`
+	Version string `json:"version"` // of the keymount that answers
+}
+
+func newHealth() *cobra.Command {
+	var file string
+	var timeout time.Duration
+	command := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the keymount that serves on this node whether it answers",
+		Long: `Ask for the version through every socket of keymount.yaml, as the driver does. The exit code
+is 0 when keymount answers on all of them and 1 otherwise: made for the probes of a
+container that has no shell. Stores are not asked, since a store that is away is no
+reason to restart keymount.`,
+		Example: `  keymount health --config /etc/keymount/keymount.yaml`,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout <= 0 {
+				return fmt.Errorf("%w: --timeout is %s; it is a duration such as %s", errUsage, timeout, defaultHealthTimeout)
+			}
+			c, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			result, err := askAll(cmd.Context(), c.Sockets, timeout)
+			if err != nil {
+				return err
+			}
+			return printResult(cmd, result, result.print)
+		},
+	}
+	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file, for its sockets")
+	command.Flags().DurationVar(&timeout, "timeout", defaultHealthTimeout, "how long to wait for the answers")
+	return command
+}
+
+// askAll asks all sockets at once, so that the limit is that of the whole.
+func askAll(ctx context.Context, sockets []string, limit time.Duration) (health, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	result := health{Sockets: make([]answer, len(sockets))}
+	failures := make([]error, len(sockets))
+	var asking sync.WaitGroup
+	for i, socket := range sockets {
+		asking.Go(func() {
+			version, err := ask(ctx, socket)
+			result.Sockets[i] = answer{socket, version}
+			switch {
+			case err == nil:
+			case ctx.Err() != nil:
+				failures[i] = fmt.Errorf("socket %s: no answer within %s; if that stays so, restart 'keymount serve': its log has what it was doing", socket, limit)
+			default:
+				failures[i] = fmt.Errorf("socket %s: %w", socket, err)
+			}
+		})
+	}
+	asking.Wait()
+	return result, errors.Join(failures...)
+}
+
+// ask knocks before it speaks gRPC: what gRPC says of a socket that nobody listens
+// on is long and has no kind.
+func ask(ctx context.Context, socket string) (version string, err error) {
+	connection, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return "", nobody(err)
+	}
+	_ = connection.Close()
+	driver, err := providertest.Dial(socket)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = driver.Close() }()
+	response, err := driver.Version(ctx)
+	if err != nil {
+		return "", fmt.Errorf("what listens there is no provider: %w; stop it or list another socket", err)
+	}
+	if name := response.GetRuntimeName(); name != provider.Name {
+		return "", fmt.Errorf("the provider that answers is %q; stop that one or list another socket", name)
+	}
+	return response.GetRuntimeVersion(), nil
+}
+
+// nobody says what to do about a socket that cannot be reached.
+func nobody(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("is not there; start 'keymount serve' with this file, or name with --config the one that it runs with")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errors.New("nobody listens any more; start 'keymount serve' again, its log says why it ended")
+	case errors.Is(err, fs.ErrPermission):
+		return errors.New("may not be opened by this user; run this as the user that 'keymount serve' runs as")
+	}
+	return fmt.Errorf("cannot be reached: %w", err)
+}
+
+func (h health) print(w io.Writer) {
+	for _, a := range h.Sockets {
+		_, _ = fmt.Fprintf(w, "%s: keymount %s answers\n", a.Socket, a.Version)
+	}
+}

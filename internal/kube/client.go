@@ -1,0 +1,28 @@
+package kube
+
+import (
+	"fmt"
+
+	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+)
+
+// coreClient speaks of the core group's objects alone.
+func coreClient(config *rest.Config) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	if err := core.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("learn the API's objects: %w", err)
+	}
+	config = rest.CopyConfig(config)
+	config.Timeout = requestLimit
+	config.APIPath = "/api"
+	config.GroupVersion = &core.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return client, nil
+}

@@ -1,0 +1,93 @@
+package provider
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/keymount/keymount/auth"
+)
+
+// The reasons of events. The driver answers the kubelet with OK when a later mount
+// of a running pod fails, and keeps the old files: nobody but us can tell.
+const (
+	reasonFailed    = "SecretMountFailed"    // a mount of a pod that this process has not served yet
+	reasonStale     = "SecretRotationFailed" // a pod keeps the files it has
+	reasonRecovered = "SecretMountRecovered"
+	reasonWarning   = "SecretMountWarning"
+)
+
+// maxTold bounds what is remembered of volumes: some thousand pods come and go
+// before any is forgotten, and a forgotten one is told of once more.
+const maxTold = 4096
+
+// Recorder writes events onto pods. It must not wait.
+type Recorder interface {
+	Warning(pod auth.Pod, reason, message string)
+	Normal(pod auth.Pod, reason, message string)
+}
+
+// Tell makes an Observer that tells a pod's owner of mounts that fail, of their
+// recovery, and once of what a class had better not say.
+func Tell(r Recorder) Observer {
+	t := &teller{recorder: r, volumes: map[volume]told{}}
+	return t.observe
+}
+
+// volume is what the driver mounts again and again.
+type volume struct{ pod, class string }
+
+// told is what a volume's owner knows.
+type told struct {
+	served   bool
+	failing  bool
+	warnings string
+}
+
+type teller struct {
+	recorder Recorder
+	mu       sync.Mutex
+	volumes  map[volume]told
+}
+
+func (t *teller) observe(_ context.Context, c Call) {
+	if c.Pod.Name == "" || c.Pod.Namespace == "" { // the request was not even readable
+		return
+	}
+	before := t.next(c)
+	switch {
+	case c.Code != codes.OK && before.served:
+		t.recorder.Warning(c.Pod, reasonStale, "the files stay as they are: "+c.Message)
+	case c.Code != codes.OK:
+		t.recorder.Warning(c.Pod, reasonFailed, c.Message)
+	case before.failing:
+		t.recorder.Normal(c.Pod, reasonRecovered, "class "+c.Class+" is mounted again")
+	}
+	if c.Code == codes.OK && len(c.Warnings) > 0 && before.warnings != warningsOf(c) {
+		t.recorder.Warning(c.Pod, reasonWarning, "class "+c.Class+": "+warningsOf(c))
+	}
+}
+
+// next remembers what c tells and returns what was known before.
+func (t *teller) next(c Call) told {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := volume{c.Pod.UID, c.Class}
+	before, known := t.volumes[key]
+	if !known && len(t.volumes) >= maxTold {
+		for some := range t.volumes {
+			delete(t.volumes, some)
+			break
+		}
+	}
+	after := told{served: before.served || c.Code == codes.OK, failing: c.Code != codes.OK, warnings: before.warnings}
+	if c.Code == codes.OK {
+		after.warnings = warningsOf(c)
+	}
+	t.volumes[key] = after
+	return before
+}
+
+func warningsOf(c Call) string { return cut(strings.Join(c.Warnings, "; ")) }
