@@ -51,6 +51,7 @@ func confinedImports() map[string][]string {
 		"filippo.io/age":                           {"store/bundle", "cli"},
 		"github.com/go-jose":                       {"auth", "provider/providertest"},
 		"github.com/google/go-cmp":                 {"store/storetest"},
+		"github.com/prometheus":                    {"provider"},
 		"github.com/spf13/cobra":                   {"cli"},
 		"software.sslmate.com/src/go-pkcs12":       {"provider/certificate"},
 		"github.com/pavlo-v-chernykh/keystore-go":  {"provider/certificate"},

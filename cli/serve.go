@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -60,7 +61,7 @@ func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 		return err
 	}
 	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", node),
-		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events),
+		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events), slog.String("metrics", c.Metrics),
 		slog.String("mount_deadline", c.Limits.MountDeadline.String()))
 	if err := runAll(ctx, parts); err != nil {
 		return fmt.Errorf("serve: %w", err)
@@ -87,7 +88,8 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	backends, err := openStores(ctx, c.Stores, log)
+	metrics := newMetrics(c)
+	backends, err := openStores(ctx, c.Stores, metrics, log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +109,29 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
 		Observers:     observers,
+		Metrics:       metrics,
 	}), log)
 	if err != nil {
 		return nil, err
 	}
-	return append(parts, server.Run), nil
+	parts = append(parts, server.Run)
+	if metrics == nil {
+		return parts, nil
+	}
+	scrapes, err := metrics.Listen(ctx, c.Metrics, log)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	return append(parts, scrapes.Run), nil
+}
+
+// newMetrics counts what serve does, if anybody asked for it.
+func newMetrics(c *config.Config) *provider.Metrics {
+	if c.Metrics == "" {
+		return nil
+	}
+	b := readBuild()
+	return provider.NewMetrics(b.Version, b.Revision)
 }
 
 // openObservers makes those who tell of mounts outside of the log.
@@ -129,10 +149,10 @@ func openObservers(c *config.Config, node string, log *slog.Logger) ([]provider.
 
 // openStores makes each store of keymount.yaml ready to be read. A store that
 // cannot be read yet is not fatal: others may serve, and it may come.
-func openStores(ctx context.Context, stores []config.Store, log *slog.Logger) ([]provider.Backend, error) {
+func openStores(ctx context.Context, stores []config.Store, metrics *provider.Metrics, log *slog.Logger) ([]provider.Backend, error) {
 	backends := make([]provider.Backend, 0, len(stores))
 	for _, s := range stores {
-		backend, err := openStore(ctx, s, log.With(slog.String("store", s.Name)))
+		backend, err := openStore(ctx, s, metrics, log.With(slog.String("store", s.Name)))
 		if err != nil {
 			return nil, fmt.Errorf("store %q: %w", s.Name, err)
 		}
@@ -141,14 +161,14 @@ func openStores(ctx context.Context, stores []config.Store, log *slog.Logger) ([
 	return backends, nil
 }
 
-func openStore(ctx context.Context, s config.Store, log *slog.Logger) (provider.Backend, error) {
+func openStore(ctx context.Context, s config.Store, metrics *provider.Metrics, log *slog.Logger) (provider.Backend, error) {
 	rules, err := s.Rules()
 	if err != nil {
 		return provider.Backend{}, err
 	}
 	backend := provider.Backend{Name: s.Name, Rules: rules, Audience: s.Audience(), TokensWithoutPod: s.TokensWithoutPod}
 	if s.Vault != nil {
-		return openVault(s, backend)
+		return openVault(s, backend, metrics)
 	}
 	opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log)
 	_ = opened.Check(ctx) // it logs what is wrong
@@ -156,7 +176,7 @@ func openStore(ctx context.Context, s config.Store, log *slog.Logger) (provider.
 	return backend, nil
 }
 
-func openVault(s config.Store, backend provider.Backend) (provider.Backend, error) {
+func openVault(s config.Store, backend provider.Backend, metrics *provider.Metrics) (provider.Backend, error) {
 	c := s.Vault
 	conn, err := vault.NewConn(vault.Options{
 		Addresses: c.Addresses, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, ServerName: c.ServerName,
@@ -172,9 +192,9 @@ func openVault(s config.Store, backend provider.Backend) (provider.Backend, erro
 	backend.Features = provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
 		Addresses: c.Addresses, Namespace: c.Namespace, AuthMount: c.Auth.Mount, Audience: c.Auth.Audience,
 	}}
+	method := vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now}
 	backend.Sessions = auth.NewSessions(
-		vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now},
-		s.Session == config.SessionPod, time.Now)
+		metrics.CountLogins(s.Name, method), s.Session == config.SessionPod, time.Now)
 	return backend, nil
 }
 

@@ -5,7 +5,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +30,8 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	issuer := fill(t, folder)
+	metrics := freeAddress(t)
+	issuer := fill(t, folder, "metrics: "+metrics)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	logs, log := io.Pipe()
@@ -68,6 +73,10 @@ func TestServe(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(target, "password")); string(got) != "obviously-fake" {
 		t.Errorf("the pod reads %q, %v", got, err)
 	}
+	if text := get(t, "http://"+metrics+"/metrics"); !strings.Contains(text, "\nkeymount_mounts_total{code=\"OK\"} 1\n") ||
+		!strings.Contains(text, "\nkeymount_store_reads_total{result=\"ok\",store=\"default\"} 1\n") {
+		t.Errorf("the mount is not counted:\n%s", text)
+	}
 	if err := driver.Close(); err != nil {
 		t.Error(err)
 	}
@@ -81,8 +90,58 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// fill puts what serve needs into folder, except a version key.
-func fill(t *testing.T, folder string) *providertest.Issuer {
+// A metrics address that somebody else has is found at the start, which then
+// leaves nothing behind.
+func TestServeWithTakenMetrics(t *testing.T) {
+	folder := t.TempDir()
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	fill(t, folder, "metrics: "+taken.Addr().String())
+	var out, errOut bytes.Buffer
+	code := cli.Run(t.Context(), []string{"serve", "--config", filepath.Join(folder, "keymount.yaml")}, strings.NewReader(""), &out, &errOut)
+	want := "keymount: metrics: listen tcp " + taken.Addr().String() + ": bind: address already in use; " +
+		"write a free address of this machine under metrics in keymount.yaml, or remove it\n"
+	if code != 1 || !strings.HasSuffix(errOut.String(), want) || strings.Contains(errOut.String(), `"msg":"serving"`) {
+		t.Errorf("exit code %d\ngot  %swant %s", code, errOut.String(), want)
+	}
+	if _, err := os.Lstat(filepath.Join(folder, "keymount.sock")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// fill puts what serve needs into folder, except a version key. extra is more of
+// its keymount.yaml.
+func fill(t *testing.T, folder, extra string) *providertest.Issuer {
 	t.Helper()
 	const name = "https://cluster.invalid"
 	identity, err := age.GenerateX25519Identity()
@@ -109,7 +168,7 @@ stores:
     access: [{namespaces: [shop], serviceAccounts: [api], paths: ["shop/**"]}]
 issuers: [{keys: file, issuer: "` + name + `", keysFile: jwks.json}]
 sockets: [keymount.sock]
-`,
+` + extra + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(folder, file), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

@@ -37,6 +37,11 @@ type Config struct {
 	// The driver keeps the old files of a running pod when a later mount fails, and
 	// tells nobody. It needs the right to create and patch events. Default: false.
 	Events bool `yaml:"events"`
+	// Metrics is the address that Prometheus scrapes /metrics on, host:port; without
+	// a host it is every address of the machine, or of the pod. Who reaches it needs
+	// no password, and learns the names of stores and how much is read, but no
+	// secret, path or name of a pod. Default: none, and nothing is counted.
+	Metrics string `yaml:"metrics"`
 	// Limits bound what one mount may cost.
 	Limits Limits `yaml:"limits"`
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +50,7 @@ func (c *Config) validate() error {
 	c.validateStores(m.at("stores"))
 	c.validateIssuers(m)
 	c.validateSockets(m)
+	c.validateMetrics(m.at("metrics"))
 	c.Limits.validate(m.at("limits"))
 	return errors.Join(all...)
 }
@@ -228,6 +231,17 @@ func (c *Config) validateSockets(m mistakes) {
 			place.add("%q is listed twice", socket)
 		}
 		seen[socket] = true
+	}
+}
+
+func (c *Config) validateMetrics(m mistakes) {
+	if c.Metrics == "" {
+		return
+	}
+	_, port, err := net.SplitHostPort(c.Metrics)
+	number, notNumber := strconv.ParseUint(port, 10, 16)
+	if err != nil || notNumber != nil || number == 0 {
+		m.add(`%q is not of the form host:port; write ":9090" for every address, or "127.0.0.1:9090" for this machine alone`, c.Metrics)
 	}
 }
 

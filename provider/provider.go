@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
@@ -47,7 +48,7 @@ type Backend struct {
 	TokensWithoutPod bool
 }
 
-// Options are what a Provider is made of. All fields but Observers are required.
+// Options are what a Provider is made of. All fields but the last two are required.
 type Options struct {
 	Version    string // of keymount, as a semantic version
 	Backends   []Backend
@@ -58,6 +59,9 @@ type Options struct {
 	ParallelReads int
 	// Observers are told of every Mount.
 	Observers []Observer
+	// Metrics count mounts and reads; nil counts nothing. Logins are counted where
+	// Sessions are made, see [Metrics.CountLogins].
+	Metrics *Metrics
 }
 
 // Provider implements the driver's gRPC service. It keeps nothing between calls
@@ -77,19 +81,24 @@ type Provider struct {
 	large    chan struct{}
 
 	observers []Observer
+	metrics   *Metrics
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
 func New(o Options) *Provider {
 	p := &Provider{
 		version: o.Version, dialect: DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
-		deadline: o.Deadline, parallel: o.ParallelReads, observers: o.Observers,
+		deadline: o.Deadline, parallel: o.ParallelReads, observers: o.Observers, metrics: o.Metrics,
 		large:    make(chan struct{}, 1),
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
 		features: make(map[string]Features, len(o.Backends)),
 	}
+	if p.metrics != nil {
+		p.observers = append(slices.Clone(p.observers), p.metrics.observe)
+	}
 	for _, b := range o.Backends {
+		b.Store = p.metrics.countReads(b.Name, b.Store)
 		p.backends[b.Name] = b
 		p.features[b.Name] = b.Features
 	}
@@ -105,6 +114,7 @@ func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1
 func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := withDeadline(ctx, p.deadline)
 	defer cancel()
+	defer p.metrics.mounting()()
 
 	request, err := p.parse(ctx, m)
 	noteRequest(ctx, request)

@@ -44,7 +44,7 @@ func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) 
 	for _, path := range paths {
 		opened, err := openSocket(ctx, path)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), s.close())
+			return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), s.Close())
 		}
 		opened.grpc = newGRPC(p.speaking(DialectOf(path)), log)
 		s.sockets = append(s.sockets, opened)
@@ -79,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for range running {
 		failed = errors.Join(failed, <-failures)
 	}
-	return errors.Join(failed, s.close())
+	return errors.Join(failed, s.Close())
 }
 
 func (s *socket) serve() error {
@@ -105,7 +105,8 @@ func (s *Server) shutDown(ctx context.Context) {
 	stopping.Wait()
 }
 
-func (s *Server) close() error {
+// Close removes the sockets of a server that is not to run.
+func (s *Server) Close() error {
 	var failures []error
 	for _, socket := range s.sockets {
 		failures = append(failures, socket.close())

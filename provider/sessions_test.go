@@ -65,8 +65,14 @@ func (l *loginStore) Read(ctx context.Context, session store.Session, ref store.
 
 func startWithLogins(t *testing.T) (*world, *loginStore) {
 	t.Helper()
+	return startCounted(t, nil)
+}
+
+func startCounted(t *testing.T, metrics *provider.Metrics) (*world, *loginStore) {
+	t.Helper()
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
 	w := start(t, func(_ *world, s *setup) {
+		s.options.Metrics = metrics
 		compiled, err := access.Compile("access", []access.Rule{{
 			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}", "unbound"}, Paths: []string{"{namespace}/**", "meta/*", "*/shop"},
 		}}, true)
@@ -75,7 +81,7 @@ func startWithLogins(t *testing.T) (*world, *loginStore) {
 		}
 		s.options.Backends = append(s.options.Backends, provider.Backend{
 			Name: "logins", Audience: audience, Store: l, Rules: compiled, Features: provider.Features{Roles: true},
-			Sessions: auth.NewSessions(l, false, time.Now),
+			Sessions: auth.NewSessions(metrics.CountLogins("logins", l), false, time.Now),
 		})
 	})
 	l.Set("shop/db", map[string]any{"password": canary})

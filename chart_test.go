@@ -1,0 +1,112 @@
+package main_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/config"
+)
+
+// TestChartKnowsEveryField holds the schema of the chart's values and the structs of
+// the package config together: Helm refuses what keymount would, and nothing else.
+func TestChartKnowsEveryField(t *testing.T) {
+	data, err := os.ReadFile("deploy/chart/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Definitions map[string]struct {
+			Properties map[string]json.RawMessage `json:"properties"`
+		} `json:"definitions"`
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	structs := map[string][]string{}
+	addStructs(reflect.TypeFor[config.Config](), structs)
+	for name, want := range structs {
+		got := slices.Sorted(maps.Keys(schema.Definitions[name].Properties))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("definition %s of deploy/chart/values.schema.json does not have the fields of config.%s (-config +chart):\n%s", name, name, diff)
+		}
+	}
+}
+
+// addStructs adds the YAML names of a struct's fields, sorted, and those of all
+// structs within.
+func addStructs(t reflect.Type, structs map[string][]string) {
+	switch t.Kind() { //nolint:exhaustive // the others hold no structs
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		addStructs(t.Elem(), structs)
+	case reflect.Struct:
+		for field := range t.Fields() {
+			if name := field.Tag.Get("yaml"); name != "" {
+				structs[t.Name()] = append(structs[t.Name()], name)
+			}
+			addStructs(field.Type, structs)
+		}
+		slices.Sort(structs[t.Name()])
+	}
+}
+
+// TestChartCarriesGoodConfiguration reads the config of the values that the chart is
+// tested with.
+func TestChartCarriesGoodConfiguration(t *testing.T) {
+	files, err := filepath.Glob("deploy/chart/ci/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %d files: %v", len(files), err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var values struct{ Config yaml.Node }
+		if err := yaml.Unmarshal(data, &values); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		text, err := yaml.Marshal(&values.Config)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if _, err := config.Parse(text); err != nil {
+			t.Errorf("%s: config: %v", file, err)
+		}
+	}
+}
+
+// TestChartHasTheProjectsVersion compares the chart with the newest release in
+// CHANGELOG.md; before the first one it is 0.0.0.
+func TestChartHasTheProjectsVersion(t *testing.T) {
+	changes, err := os.ReadFile("CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("deploy/chart/Chart.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "0.0.0"
+	if m := regexp.MustCompile(`(?m)^## \[v?(\d+\.\d+\.\d+[^\]]*)\]`).FindSubmatch(changes); m != nil {
+		want = string(m[1])
+	}
+	var chart struct {
+		Version    string `yaml:"version"`
+		AppVersion string `yaml:"appVersion"`
+	}
+	if err := yaml.Unmarshal(data, &chart); err != nil {
+		t.Fatal(err)
+	}
+	if chart.Version != want || chart.AppVersion != want {
+		t.Errorf("deploy/chart/Chart.yaml: version %s and appVersion %s; the project's is %s", chart.Version, chart.AppVersion, want)
+	}
+}

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	rbac "k8s.io/api/rbac/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
+)
+
+// DriverName is the driver's, of its CSIDriver object and of the CSI volumes.
+const DriverName = "secrets-store.csi.k8s.io"
+
+// Audiences are those of the tokens that the kubelet gives the driver.
+func Audiences() []string { return []string{"keymount", "vault", "openbao"} }
+
+// Apply makes the objects of a YAML file like kubectl apply, or changes them to
+// what it says. Objects of no namespace go to default.
+func (c *Cluster) Apply(ctx context.Context, manifest []byte) error {
+	objects, err := parse(manifest)
+	if err != nil {
+		return err
+	}
+	return c.apply(ctx, objects)
+}
+
+func parse(manifest []byte) ([]*unstructured.Unstructured, error) {
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
+	var objects []*unstructured.Unstructured
+	for {
+		object := &unstructured.Unstructured{}
+		err := decoder.Decode(&object.Object)
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the manifest: %w", err)
+		}
+		if len(object.Object) > 0 { // else nothing but comments
+			objects = append(objects, object)
+		}
+	}
+}
+
+func (c *Cluster) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return fmt.Errorf("make a client of the API server: %w", err)
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.Client.Discovery()))
+	for _, object := range objects {
+		kind := object.GroupVersionKind()
+		mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version) // asks again for what it does not know
+		if err != nil {
+			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
+		}
+		var resource dynamic.ResourceInterface = client.Resource(mapping.Resource)
+		if mapping.Scope.Name() == apimeta.RESTScopeNameNamespace {
+			if object.GetNamespace() == "" {
+				object.SetNamespace(meta.NamespaceDefault)
+			}
+			resource = client.Resource(mapping.Resource).Namespace(object.GetNamespace())
+		}
+		if _, err := resource.Apply(ctx, object.GetName(), object, meta.ApplyOptions{FieldManager: "e2e", Force: true}); err != nil {
+			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// applyDriver makes what the driver's module brings for a cluster: the CRDs, its
+// rights, and the CSIDriver object, in which we name the audiences of the tokens
+// that the driver gets. The DaemonSets stay out, because here the driver is
+// a process of the node, and so is anybody's right to read the keys of service
+// accounts' tokens: that we add.
+func (c *Cluster) applyDriver(ctx context.Context) error {
+	objects, err := c.driverObjects()
+	if err != nil {
+		return err
+	}
+	if err := c.apply(ctx, objects); err != nil {
+		return err
+	}
+	_, err = c.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbac.ClusterRoleBinding{
+		ObjectMeta: meta.ObjectMeta{Name: "e2e-issuer-discovery"},
+		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: "system:service-account-issuer-discovery"},
+		Subjects:   []rbac.Subject{{APIGroup: rbac.GroupName, Kind: "Group", Name: "system:unauthenticated"}},
+	}, meta.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("let anybody read the issuer's keys: %w", err)
+	}
+	return poll(ctx, "wait for the driver's CRDs", func(ctx context.Context) error { return c.established(ctx, objects) })
+}
+
+func (c *Cluster) driverObjects() ([]*unstructured.Unstructured, error) {
+	files, err := filepath.Glob(filepath.Join(c.programs.DriverManifests, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		return nil, errors.Join(fmt.Errorf("no manifests in %s", c.programs.DriverManifests), err)
+	}
+	var all []*unstructured.Unstructured
+	for _, file := range files {
+		manifest, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the driver's manifests: %w", err)
+		}
+		objects, err := parse(manifest)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		all = append(all, objects...)
+	}
+	all = slices.DeleteFunc(all, func(object *unstructured.Unstructured) bool { return object.GetKind() == "DaemonSet" })
+	for _, object := range all {
+		if object.GetKind() != "CSIDriver" {
+			continue
+		}
+		var requests []any
+		for _, audience := range Audiences() {
+			requests = append(requests, map[string]any{"audience": audience})
+		}
+		if err := unstructured.SetNestedSlice(object.Object, requests, "spec", "tokenRequests"); err != nil {
+			return nil, fmt.Errorf("add the audiences to the CSIDriver: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// established is an error while the API server does not serve a CRD of objects.
+func (c *Cluster) established(ctx context.Context, objects []*unstructured.Unstructured) error {
+	for _, object := range objects {
+		if object.GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		group, _, _ := unstructured.NestedString(object.Object, "spec", "group")
+		plural, _, _ := unstructured.NestedString(object.Object, "spec", "names", "plural")
+		path := "/apis/" + schema.GroupVersion{Group: group, Version: "v1"}.String() + "/" + plural
+		if err := c.Client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

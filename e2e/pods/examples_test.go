@@ -1,0 +1,5 @@
+package pods_test
+
+import "testing"
+
+func (s *suite) testExamples(t *testing.T) { t.Parallel() }

@@ -1,0 +1,316 @@
+package pods_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/hashicorp/vault/api"
+	authentication "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/image"
+	"github.com/keymount/keymount/e2e/vaulttest"
+	"github.com/keymount/keymount/store/bundle"
+)
+
+// reviewer may ask the API server whose a token is: Vault's own identity.
+const reviewer = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: vault}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: vault, namespace: vault}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: vault-reviews-tokens}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:auth-delegator"}
+subjects: [{kind: ServiceAccount, name: vault, namespace: vault}]
+`
+
+// prepareVault starts the stores, or takes the Vault of the environment, and lets
+// the service accounts of this suite log in.
+func (s *suite) prepareVault(t *testing.T) {
+	t.Helper()
+	s.apply(t, reviewer)
+	if s.cluster == nil {
+		s.vaultAddress = os.Getenv(envVault)
+		client, err := api.NewClient(&api.Config{Address: s.vaultAddress})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.SetToken(os.Getenv(envVaultToken))
+		s.vault = client
+		s.admit(t, client)
+		return
+	}
+	server := vaulttest.Start(t)
+	server.MountKV2(t, "secret")
+	s.vault = server.Client(t)
+	s.serveVault(t, server.Address)
+	s.admit(t, s.vault)
+	s.outages = newOutages(t)
+	prepared := map[*vaulttest.Server]bool{}
+	for _, o := range s.outages {
+		if prepared[o.server] {
+			continue
+		}
+		prepared[o.server] = true
+		o.server.MountKV2(t, "secret")
+		client := o.server.Client(t)
+		s.admit(t, client)
+		if _, err := client.KVv2("secret").Put(t.Context(), "e2e/db", map[string]any{"password": "fake-1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// admit enables kubernetes auth against this cluster's API server, and the role e2e.
+func (s *suite) admit(t *testing.T, client *api.Client) {
+	t.Helper()
+	mounts, err := client.Sys().ListAuthWithContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mounts["kubernetes/"] == nil {
+		if err := client.Sys().EnableAuthWithOptionsWithContext(t.Context(), "kubernetes", &api.EnableAuthOptions{Type: "kubernetes"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.configureReviews(t, client)
+	const policy = `path "secret/data/e2e/*" { capabilities = ["read"] }`
+	if err := client.Sys().PutPolicyWithContext(t.Context(), "e2e", policy); err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Logical().WriteWithContext(t.Context(), "auth/kubernetes/role/e2e", map[string]any{
+		"bound_service_account_names": "app", "bound_service_account_namespaces": "e2e-*",
+		"audience": "vault", "token_policies": "e2e", "token_ttl": "1h",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// configureReviews tells Vault, which runs outside of the cluster, how to reach it.
+func (s *suite) configureReviews(t *testing.T, client *api.Client) {
+	t.Helper()
+	lifetime := int64((24 * time.Hour).Seconds())
+	token, err := s.CoreV1().ServiceAccounts("vault").CreateToken(t.Context(), "vault",
+		&authentication.TokenRequest{Spec: authentication.TokenRequestSpec{ExpirationSeconds: &lifetime}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := s.config.CAData
+	if len(authority) == 0 && s.config.CAFile != "" {
+		if authority, err = os.ReadFile(s.config.CAFile); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = client.Logical().WriteWithContext(t.Context(), "auth/kubernetes/config", map[string]any{
+		"kubernetes_host": s.config.Host, "kubernetes_ca_cert": string(authority),
+		"token_reviewer_jwt": token.Status.Token, "disable_local_ca_jwt": true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// install puts keymount on every node, as deploy/README.md says.
+func (s *suite) install(t *testing.T) {
+	t.Helper()
+	s.apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: privileged}}
+`, releaseNamespace))
+	s.bundle(t)
+	values := s.values(t)
+	began := time.Now()
+	notes := s.runHelm(t, "install", release, "deploy/chart", "--namespace", releaseNamespace, "--values", values, "--wait", "--timeout", "3m")
+	s.report("helm install: %.0fs until every node's keymount is ready", time.Since(began).Seconds())
+	if !strings.Contains(notes, "STATUS: deployed") {
+		t.Errorf("helm says:\n%s", notes)
+	}
+	secret, err := s.CoreV1().Secrets(releaseNamespace).Get(t.Context(), versionKeySecret, metav1.GetOptions{})
+	if err != nil || len(secret.Data["version.key"]) != 32 || secret.Annotations["helm.sh/resource-policy"] != "keep" {
+		t.Errorf("the hook did not leave a version key that stays: %v", err)
+	}
+}
+
+// bundle makes the two Secrets of the store default: what the examples hold, and
+// every form.
+func (s *suite) bundle(t *testing.T) {
+	t.Helper()
+	plain, err := os.ReadFile("../../examples/bundle.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := bundle.Encrypt(append(append(plain, '\n'), formSecrets(t)...), []age.Recipient{identity.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][2]string{
+		"keymount-bundle":   {"secrets.age", string(sealed)},
+		"keymount-identity": {"key.txt", identity.String() + "\n"},
+	} {
+		s.apply(t, fmt.Sprintf("{apiVersion: v1, kind: Secret, metadata: {name: %s, namespace: %s}, data: {%s: %s}}",
+			name, releaseNamespace, data[0], base64.StdEncoding.EncodeToString([]byte(data[1]))))
+	}
+}
+
+// values are those of the examples, with this run's addresses, its outages, and
+// rules for its namespaces.
+func (s *suite) values(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("../../examples/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{}
+	if err := yaml.Unmarshal(data, &values); err != nil {
+		t.Fatal(err)
+	}
+	config, _ := values["config"].(map[string]any)
+	stores, _ := config["stores"].([]any)
+	for _, one := range stores {
+		store, _ := one.(map[string]any)
+		rules, _ := store["access"].([]any)
+		if vault, ok := store["vault"].(map[string]any); ok {
+			vault["addresses"] = []string{s.vaultAddress}
+			store["access"] = append(rules, rule("roles", "e2e", "secret/e2e/**"))
+		} else {
+			store["access"] = append(rules, rule("", "", "forms/**"))
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(s.outages)) {
+		stores = append(stores, map[string]any{
+			"name": kind, "vault": map[string]any{"addresses": []string{"http://" + s.outages[kind].address}},
+			"access": []any{rule("roles", "e2e", "secret/e2e/**")},
+		})
+	}
+	config["stores"] = stores
+	s.place(t, values)
+	if data, err = yaml.Marshal(values); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.folder, "values.yaml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// rule allows this suite's namespaces, but for the one that is called stranger.
+func rule(roles, role, path string) map[string]any {
+	r := map[string]any{"namespaces": []string{"e2e-*"}, "serviceAccounts": []string{"app"}, "paths": []string{path}}
+	if roles != "" {
+		r[roles] = []string{role}
+	}
+	return r
+}
+
+// place says which image runs, and how it reaches the API server: on our nodes there
+// is no network but loopback.
+func (s *suite) place(t *testing.T, values map[string]any) {
+	t.Helper()
+	if s.cluster == nil {
+		repository, tag, _ := strings.Cut(os.Getenv(envImage), ":")
+		values["image"] = map[string]any{"repository": repository, "tag": tag}
+		return
+	}
+	repository, tag, _ := strings.Cut(image.Keymount, ":")
+	values["image"] = map[string]any{"repository": repository, "tag": tag, "pullPolicy": "Never"}
+	values["hostNetwork"] = true
+}
+
+// images makes what the nodes run: keymount from the Dockerfile, and what the pods
+// of the examples and of this suite want.
+func (s *suite) images(t *testing.T) []string {
+	t.Helper()
+	files := map[string]string{"keymount": "", "nginx": "", "busybox": ""}
+	for name := range files {
+		files[name] = filepath.Join(s.folder, name+".tar")
+	}
+	if err := image.Build(t.Context(), "../..", files["keymount"]); err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Nginx(t.Context(), files["nginx"]); err != nil {
+		t.Fatal(err)
+	}
+	small, err := cluster.Busybox(busybox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := small.Write(files["busybox"]); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Collect(maps.Values(files))
+}
+
+// serveVault lets the nodes reach Vault by the name that the examples have for it.
+func (s *suite) serveVault(t *testing.T, address string) {
+	t.Helper()
+	target, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(s.vaultIP(), vaultPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: httputil.NewSingleHostReverseProxy(target), ReadHeaderTimeout: time.Minute}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close(); <-ended })
+	s.vaultAddress = "http://" + net.JoinHostPort(vaultHost, vaultPort)
+}
+
+// newCertificate is a self-signed certificate and its key, in PEM.
+func newCertificate(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "app.example"}, DNSNames: []string{"app.example"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded}))
+}

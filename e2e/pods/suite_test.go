@@ -1,0 +1,286 @@
+// Package pods_test is what a pod sees: keymount installed by its Helm chart into a
+// real cluster, with the real driver and a real kubelet, and Vault beside it.
+//
+// One test, TestPods, starts everything, and its parts run side by side: each has a
+// namespace of its own. A part alone, and what it depends on:
+//
+//	go test ./pods -run TestPods/Rotation -v
+package pods_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	core "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/keymount/keymount/e2e/cluster"
+)
+
+const (
+	release          = "keymount"
+	releaseNamespace = "keymount"
+	versionKeySecret = "keymount-version-key"
+	busybox          = "docker.io/library/busybox:1.37"
+	// defaultInterval is the driver's, of --rotation-poll-interval.
+	defaultInterval = 2 * time.Minute
+	vaultHost       = "vault.vault.svc" // of examples/values.yaml
+	vaultPort       = "8200"
+	// sideBySide is how many parts run at a time: they wait most of the time.
+	sideBySide = "32"
+)
+
+// What a cluster that is not ours has to be told about.
+const (
+	envKubeconfig = "E2E_KUBECONFIG"
+	envImage      = "E2E_IMAGE"       // of keymount, as the cluster's nodes pull it
+	envVault      = "E2E_VAULT_ADDR"  // of a Vault that both this process and the cluster reach
+	envVaultToken = "E2E_VAULT_TOKEN" //nolint:gosec // G101: the name of a variable
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", sideBySide)
+	os.Exit(m.Run())
+}
+
+// suite is what the parts share.
+type suite struct {
+	*kube
+	reporter
+
+	cluster      *cluster.Cluster // nil when it is not ours
+	nodes        map[string]*cluster.Node
+	vault        *api.Client
+	vaultAddress string
+	outages      map[string]*outage
+	kubeconfig   string
+	folder       string
+	refresh      time.Duration // of the stores
+}
+
+// TestPods is the whole suite.
+func TestPods(t *testing.T) {
+	s := newSuite(t)
+	defer func() { t.Logf("measured:\n%s", &s.reporter) }()
+	t.Run("SideBySide", func(t *testing.T) {
+		t.Run("Forms", s.testForms)
+		t.Run("Vault", s.testVault)
+		t.Run("VaultDialect", s.testVaultDialect)
+		t.Run("Rotation", s.testRotation)
+		t.Run("Standstill", s.testStandstill)
+		t.Run("SyncedSecrets", s.testSyncedSecrets)
+		t.Run("Denials", s.testDenials)
+		t.Run("RotationFails", s.testRotationFails)
+		t.Run("NothingStays", s.testNothingStays)
+		t.Run("NoEmptyMounts", s.testNoEmptyMounts)
+		t.Run("StubProvider", s.testStubProvider)
+		t.Run("Examples", s.testExamples)
+		t.Run("Restarts", func(t *testing.T) { // one after the other, on a node of their own
+			t.Parallel()
+			t.Run("Killed", s.testKilledProvider)
+			t.Run("Storm", s.testStorm)
+		})
+	})
+	t.Run("Rights", s.testRights)
+	t.Run("Uninstall", s.testUninstall)
+}
+
+// nodeFor is a node of our cluster and what it is for.
+type nodeFor struct {
+	purpose string
+	cluster.NodeOptions
+}
+
+func nodesFor(images []string) []nodeFor {
+	const quick = 10 * time.Second
+	return []nodeFor{
+		{"recommended", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: 0, Images: images}},
+		{"fast", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: quick, Images: images}},
+		{"defaults", cluster.NodeOptions{RotationInterval: defaultInterval, Images: images}},
+		{"restarts", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: 0, Images: images}},
+	}
+}
+
+func newSuite(t *testing.T) *suite {
+	t.Helper()
+	s := &suite{folder: t.TempDir(), nodes: map[string]*cluster.Node{}}
+	if kubeconfig := os.Getenv(envKubeconfig); kubeconfig != "" {
+		s.useCluster(t, kubeconfig)
+	} else {
+		s.startCluster(t)
+	}
+	s.prepareVault(t)
+	s.install(t)
+	return s
+}
+
+// useCluster takes a cluster that is there, with the driver installed.
+func (s *suite) useCluster(t *testing.T, kubeconfig string) {
+	t.Helper()
+	for _, name := range []string{envImage, envVault, envVaultToken} {
+		if os.Getenv(name) == "" {
+			t.Fatalf("%s is set, so %s is needed, too; see e2e/README.md", envKubeconfig, name)
+		}
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kube, s.kubeconfig = newKube(t, config), kubeconfig
+}
+
+// startCluster makes one for this run, and ends it with the test or with ctrl-C.
+func (s *suite) startCluster(t *testing.T) {
+	t.Helper()
+	logs, err := os.MkdirTemp("", "keymount-e2e-logs-") //nolint:usetesting // it stays when the test fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := cluster.Options{Hosts: map[string]string{vaultHost: s.vaultIP()}, Logs: logs, Progress: os.Stderr}
+	images := s.images(t)
+	for _, node := range nodesFor(images) {
+		options.Nodes = append(options.Nodes, node.NodeOptions)
+	}
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(t.Context()), os.Interrupt, syscall.SIGTERM)
+	started, err := cluster.Start(ctx, options)
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	interrupted := context.AfterFunc(ctx, func() {
+		_ = started.Stop()
+		os.Exit(130) //nolint:forbidigo // what ctrl-C would do, after cleaning up
+	})
+	t.Cleanup(func() {
+		interrupted()
+		stop()
+		if err := started.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the logs of every part are in %s", logs)
+		} else {
+			_ = os.RemoveAll(logs)
+		}
+	})
+	s.cluster, s.kube, s.kubeconfig = started, newKube(t, started.Config), started.Kubeconfig
+	for i, node := range nodesFor(nil) {
+		s.nodes[node.purpose] = started.Nodes[i]
+	}
+}
+
+// vaultIP is an address of this machine that no other run has.
+func (s *suite) vaultIP() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.99.%d.%d", pid>>8&0xff, pid&0xff)
+}
+
+// nodeName is the node for a purpose, or none where the nodes are not ours.
+func (s *suite) nodeName(purpose string) string {
+	if node := s.nodes[purpose]; node != nil {
+		return node.Name
+	}
+	return ""
+}
+
+// ownNode skips what needs a node's processes where they are not ours.
+func (s *suite) ownNode(t *testing.T, purpose string) *cluster.Node {
+	t.Helper()
+	node := s.nodes[purpose]
+	if node == nil {
+		t.Skip("needs a node whose processes it may look at and end; run it without " + envKubeconfig)
+	}
+	return node
+}
+
+func (s *suite) outage(t *testing.T, kind string) *outage {
+	t.Helper()
+	if s.outages[kind] == nil {
+		t.Skip("needs stores that it may end; run it without " + envKubeconfig)
+	}
+	return s.outages[kind]
+}
+
+// put writes a new version of a secret into the store prod, at secret/PATH.
+func (s *suite) put(t *testing.T, path string, data map[string]any) {
+	t.Helper()
+	if _, err := s.vault.KVv2("secret").Put(t.Context(), path, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drop deletes a secret.
+func (s *suite) drop(t *testing.T, path string) {
+	t.Helper()
+	if err := s.vault.KVv2("secret").Delete(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keymounts are the provider's pods.
+func (k *kube) keymounts(t *testing.T) []core.Pod {
+	t.Helper()
+	list, err := k.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=keymount"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+// runHelm runs the real helm.
+func (s *suite) runHelm(t *testing.T, args ...string) string {
+	t.Helper()
+	modfile, err := filepath.Abs("../../tools/helm/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	//nolint:gosec // G204: a tool of this repository
+	command := exec.CommandContext(t.Context(), "go", append([]string{"tool", "-modfile=" + modfile, "helm", "--kubeconfig", s.kubeconfig}, args...)...)
+	command.Dir = "../.."
+	command.Env = append(os.Environ(), "HELM_CACHE_HOME="+s.folder, "HELM_CONFIG_HOME="+s.folder, "HELM_DATA_HOME="+s.folder)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// listable are all kinds of objects that the cluster has.
+func (s *suite) listable(t *testing.T) []dynamic.ResourceInterface {
+	t.Helper()
+	groups, err := s.Discovery().ServerPreferredResources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []dynamic.ResourceInterface
+	for _, group := range groups {
+		for _, resource := range group.APIResources {
+			if strings.Contains(resource.Name, "/") {
+				continue
+			}
+			version, err := schema.ParseGroupVersion(group.GroupVersion)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, s.objects.Resource(version.WithResource(resource.Name)))
+		}
+	}
+	if len(all) < 20 {
+		t.Fatalf("only %d kinds of objects", len(all))
+	}
+	return all
+}

@@ -1,0 +1,278 @@
+package provider_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/store"
+)
+
+// What Prometheus sees of mounts that went through the socket, to the last one.
+func TestMetricsCount(t *testing.T) {
+	metrics := provider.NewMetrics("v1.2.3", "abc")
+	w, l := startCounted(t, metrics)
+	url := serveMetrics(t, metrics)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	w.memory.Set("shop/bug", map[string]any{"password": canary})
+	w.memory.Behave(func(_ context.Context, _ store.Session, ref store.Ref) error {
+		if ref.Path.String() == "shop/bug" {
+			panic(canary)
+		}
+		return nil
+	})
+	const login = "store: logins, role: shop, key: password"
+	for objects, code := range map[string]codes.Code{
+		oneKey: codes.OK,
+		// Two spellings of a secret are read once, with one login for all of this.
+		"[{path: shop/db, file: a, " + login + "}, {path: data/shop/db, file: b, " + login + "}]": codes.OK,
+		"[{path: shop/none, file: a, " + login + "}]":                                             codes.NotFound,
+		"[{path: blog/db, key: password, file: a}]":                                               codes.PermissionDenied, // by a rule: nothing is read
+		"[{path: shop/db, store: logins, role: unbound, key: password, file: a}]":                 codes.PermissionDenied, // at the login
+		"[{path: shop/bug, key: password, file: a}]":                                              codes.Internal,
+		"[{path: shop/db, file: a, fiel: b}]":                                                     codes.InvalidArgument,
+	} {
+		_, _, err := w.mount(t, w.volume(pod("shop", "api"), objects))
+		if got := status.Code(err); got != code {
+			t.Errorf("%s: %v", objects, err)
+		}
+	}
+	l.mu.Lock()
+	l.revoked = map[string]bool{"token-1": true, "token-2": true}
+	l.mu.Unlock()
+	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/db, file: a, "+login+"}]")); err != nil {
+		t.Error(err)
+	}
+
+	want := map[string]float64{
+		`keymount_build_info{goversion="` + runtime.Version() + `",revision="abc",version="v1.2.3"}`: 1,
+		`keymount_mounts_total{code="OK"}`:                                  3,
+		`keymount_mounts_total{code="NotFound"}`:                            1,
+		`keymount_mounts_total{code="PermissionDenied"}`:                    2,
+		`keymount_mounts_total{code="Internal"}`:                            1,
+		`keymount_mounts_total{code="InvalidArgument"}`:                     1,
+		`keymount_mount_duration_seconds_count`:                             8,
+		`keymount_store_reads_total{result="ok",store="default"}`:           1,
+		`keymount_store_reads_total{result="bug",store="default"}`:          1,
+		`keymount_store_reads_total{result="ok",store="logins"}`:            2,
+		`keymount_store_reads_total{result="not_found",store="logins"}`:     1,
+		`keymount_store_reads_total{result="session_ended",store="logins"}`: 1,
+		`keymount_store_read_duration_seconds_count{store="default"}`:       2,
+		`keymount_store_read_duration_seconds_count{store="logins"}`:        4,
+		`keymount_logins_total{result="ok",store="logins"}`:                 2,
+		`keymount_logins_total{result="denied",store="logins"}`:             1,
+	}
+	if diff := cmp.Diff(want, counted(t, scrape(t, url))); diff != "" {
+		t.Errorf("counts (-want +got)\n%s", diff)
+	}
+}
+
+// Nothing that a pod's author chose is in a scrape, and what can happen is there
+// before it does.
+func TestMetricsTellNoNames(t *testing.T) {
+	metrics := provider.NewMetrics("v1.2.3", "abc")
+	w, l := startCounted(t, metrics)
+	url := serveMetrics(t, metrics)
+	series := func() []string {
+		var names []string
+		for line := range strings.Lines(scrape(t, url)) {
+			if strings.HasPrefix(line, "keymount_") {
+				names = append(names, line[:strings.LastIndexByte(line, ' ')])
+			}
+		}
+		return names
+	}
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	l.Set("shop/db", map[string]any{"password": canary})
+	before := series()
+	for _, objects := range []string{oneKey, "[{path: shop/db, store: logins, role: shop, key: password, file: a}]", "[{path: shop/none, file: a/}]", "canary-7f3a: {"} {
+		_, _, _ = w.mount(t, w.volume(pod("shop", "api"), objects))
+	}
+	if diff := cmp.Diff(before, series()); diff != "" {
+		t.Errorf("series (-before +after the mounts)\n%s", diff)
+	}
+	for _, name := range []string{canary, "shop", "api", "eyJ", "db"} {
+		if text := scrape(t, url); strings.Contains(text, name) {
+			t.Errorf("a scrape holds %q:\n%s", name, text)
+		}
+	}
+}
+
+// docs/metrics.md has every metric with its type and meaning, and every result.
+func TestMetricsManual(t *testing.T) {
+	manual, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := provider.NewMetrics("v1.2.3", "abc")
+	startCounted(t, metrics)
+	text := scrape(t, serveMetrics(t, metrics))
+	found := regexp.MustCompile(`(?m)^# HELP (keymount_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1)
+	for _, m := range found {
+		if row := regexp.MustCompile("(?m)^\\| `" + m[1] + "({[a-z,]+})?` \\| " + m[3] + " \\| " + regexp.QuoteMeta(m[2]) + " \\|$"); !row.Match(manual) {
+			t.Errorf("the manual has no row for %s, a %s: %s", m[1], m[3], m[2])
+		}
+	}
+	if rows := bytes.Count(manual, []byte("\n| `keymount_")); rows != len(found) || rows == 0 {
+		t.Errorf("the manual has %d metrics and a scrape %d", rows, len(found))
+	}
+	for _, m := range regexp.MustCompile(`result="(\w+)"`).FindAllStringSubmatch(text, -1) {
+		if !bytes.Contains(manual, []byte("\n| `"+m[1]+"` |")) {
+			t.Errorf("the manual has no row for the result %s", m[1])
+		}
+	}
+}
+
+func TestMetricsInFlight(t *testing.T) {
+	metrics := provider.NewMetrics("v1.2.3", "abc")
+	w, _ := startCounted(t, metrics)
+	url := serveMetrics(t, metrics)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	reading, release := make(chan struct{}), make(chan struct{})
+	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		close(reading)
+		<-release
+		return nil
+	})
+	answered := make(chan error, 1)
+	v, target := w.volume(pod("shop", "api"), oneKey), t.TempDir()
+	go func() { _, err := w.driver.Mount(t.Context(), v, target); answered <- err }()
+	<-reading
+	const name = "keymount_mounts_in_flight"
+	if got := counted(t, scrape(t, url))[name]; got != 1 {
+		t.Errorf("during a mount: %v", got)
+	}
+	close(release)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if got := counted(t, scrape(t, url))[name]; got != 0 {
+		t.Errorf("after it: %v", got)
+	}
+}
+
+func TestMetricsServerHasOnePage(t *testing.T) {
+	url := serveMetrics(t, provider.NewMetrics("v1.2.3", "abc"))
+	base := strings.TrimSuffix(url, "/metrics")
+	for _, c := range []struct {
+		method, url string
+		want        int
+	}{
+		{http.MethodGet, url, http.StatusOK},
+		{http.MethodPost, url, http.StatusMethodNotAllowed},
+		{http.MethodGet, base + "/", http.StatusNotFound},
+		{http.MethodGet, base + "/debug/pprof/", http.StatusNotFound},
+		{http.MethodGet, url + "/more", http.StatusNotFound},
+	} {
+		if got, _ := request(t, c.method, c.url); got != c.want {
+			t.Errorf("%s %s: %d, want %d", c.method, c.url, got, c.want)
+		}
+	}
+	// What comes with client_golang is there, too.
+	if text := scrape(t, url); !strings.Contains(text, "\ngo_goroutines ") || !strings.Contains(text, "\nprocess_resident_memory_bytes ") {
+		t.Errorf("no metrics of Go or the process:\n%s", text)
+	}
+}
+
+func TestMetricsAddressThatCannotBeHad(t *testing.T) {
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	address := taken.Addr().String()
+	_, err = provider.NewMetrics("v1.2.3", "abc").Listen(t.Context(), address, slog.New(slog.DiscardHandler))
+	want := "metrics: listen tcp " + address + ": bind: address already in use; write a free address of this machine under metrics in keymount.yaml, or remove it"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// serveMetrics serves until the test ends, and then checks that nobody listens.
+func serveMetrics(t *testing.T, metrics *provider.Metrics) (url string) {
+	t.Helper()
+	server, err := metrics.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Run(ctx) }()
+	address := server.Addr().String()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if connection, err := net.DialTimeout("tcp", address, time.Second); !errors.Is(err, syscall.ECONNREFUSED) { //nolint:noctx // the test's context has ended
+			t.Errorf("somebody still listens: %v, %v", connection, err)
+		}
+	})
+	return "http://" + address + "/metrics"
+}
+
+func scrape(t *testing.T, url string) string {
+	t.Helper()
+	code, body := request(t, http.MethodGet, url)
+	if code != http.StatusOK {
+		t.Fatalf("%d: %s", code, body)
+	}
+	return body
+}
+
+func request(t *testing.T, method, url string) (code int, body string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(data)
+}
+
+// counted are keymount's series that are not zero, without what depends on time.
+func counted(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	series := map[string]float64{}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if !strings.HasPrefix(name, "keymount_") || strings.Contains(name, "_bucket{") || strings.Contains(name, "_seconds_sum") {
+			continue
+		}
+		number, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", lines.Text(), err)
+		}
+		if number != 0 {
+			series[name] = number
+		}
+	}
+	return series
+}
