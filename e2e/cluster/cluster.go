@@ -21,7 +21,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,13 +139,17 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	group.Go(func() error { return c.startControlPlane(ctx, up, complete) })
 	c.Nodes = make([]*Node, len(options.Nodes))
 	for i, node := range options.Nodes {
+		index := c.nextNode() // here, so that names are in the order of the options
 		group.Go(func() (err error) {
-			c.Nodes[i], err = c.startNode(ctx, node, up, complete)
+			c.Nodes[i], err = c.startNode(ctx, index, node, up, complete)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return cmp.Or(c.failure(), err) // what broke made others give up
+		if broken := c.failure(); broken != nil {
+			return broken // and made others give up
+		}
+		return fmt.Errorf("%w (logs: %s)", err, c.Logs)
 	}
 	c.report("cluster", c.began)
 	return nil

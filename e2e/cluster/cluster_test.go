@@ -51,6 +51,21 @@ spec:
     command: [sleep, infinity]
 `
 
+// TestBuild alone builds, which takes minutes with cold caches, and starts nothing:
+//
+//	go test ./cluster -run '^TestBuild$' -timeout 60m
+func TestBuild(t *testing.T) {
+	programs, err := cluster.Build(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{programs.Etcd, programs.APIServer, programs.ControllerManager, programs.Scheduler, programs.Kubelet, programs.Driver} {
+		if _, err := os.Stat(program); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPod(t *testing.T) {
 	c := start(t, cluster.Options{
 		Hosts: map[string]string{"vault.example": "127.0.0.9"},

@@ -28,7 +28,7 @@ func (c *Cluster) StartDriver(ctx context.Context, options NodeOptions) (*Node, 
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	began := time.Now()
-	n, err := c.newNode(ctx, options)
+	n, err := c.newNode(ctx, c.nextNode(), options)
 	if err != nil {
 		return nil, err
 	}

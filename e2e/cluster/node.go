@@ -52,12 +52,16 @@ type Node struct {
 	registration *registration
 }
 
-// newNode makes a node on which nothing runs.
-func (c *Cluster) newNode(ctx context.Context, options NodeOptions) (*Node, error) {
+// nextNode is the number of a node to come.
+func (c *Cluster) nextNode() int {
 	c.lock.Lock()
-	index := c.nodes
+	defer c.lock.Unlock()
 	c.nodes++
-	c.lock.Unlock()
+	return c.nodes - 1
+}
+
+// newNode makes a node on which nothing runs.
+func (c *Cluster) newNode(ctx context.Context, index int, options NodeOptions) (*Node, error) {
 	if index >= mostNodes {
 		return nil, fmt.Errorf("start a node: there are %d, and there cannot be more", index)
 	}
@@ -184,9 +188,9 @@ func (n *Node) cgroup() string { return n.cluster.claim.cgroup() + "/" + n.Name 
 
 // startNode starts a node: the kubelet when the API is up, the driver when its
 // objects are complete.
-func (c *Cluster) startNode(ctx context.Context, options NodeOptions, up, complete <-chan struct{}) (*Node, error) {
+func (c *Cluster) startNode(ctx context.Context, index int, options NodeOptions, up, complete <-chan struct{}) (*Node, error) {
 	began := time.Now()
-	n, err := c.newNode(ctx, options)
+	n, err := c.newNode(ctx, index, options)
 	if err != nil {
 		return nil, err
 	}

@@ -1,3 +1,5 @@
+// The Secrets Store CSI driver for e2e/cluster to build. A module of its own,
+// because the driver needs a replacement that nobody else should see: mlog/mlog.go.
 module github.com/keymount/keymount/e2e/driver
 
 go 1.26.0

@@ -1,3 +1,6 @@
+// The servers of Kubernetes, and etcd at the version they are tested with, for
+// e2e/cluster to build. A module of its own, so that none of what they require
+// decides a version of ours.
 module github.com/keymount/keymount/e2e/kubernetes
 
 go 1.26.0

@@ -1,6 +1,7 @@
 package pods_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,7 +29,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/keymount/keymount/e2e/cluster"
 	"github.com/keymount/keymount/e2e/image"
 	"github.com/keymount/keymount/e2e/vaulttest"
 	"github.com/keymount/keymount/store/bundle"
@@ -37,25 +37,25 @@ import (
 // reviewer may ask the API server whose a token is: Vault's own identity.
 const reviewer = `
 apiVersion: v1
-kind: Namespace
-metadata: {name: vault}
----
-apiVersion: v1
 kind: ServiceAccount
-metadata: {name: vault, namespace: vault}
+metadata: {name: vault, namespace: ` + vaultNamespace + `}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: vault-reviews-tokens}
+metadata: {name: ` + vaultNamespace + `}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:auth-delegator"}
-subjects: [{kind: ServiceAccount, name: vault, namespace: vault}]
+subjects: [{kind: ServiceAccount, name: vault, namespace: ` + vaultNamespace + `}]
 `
 
 // prepareVault starts the stores, or takes the Vault of the environment, and lets
 // the service accounts of this suite log in.
 func (s *suite) prepareVault(t *testing.T) {
 	t.Helper()
+	s.newNamespace(t, vaultNamespace)
 	s.apply(t, reviewer)
+	t.Cleanup(func() {
+		_ = s.RbacV1().ClusterRoleBindings().Delete(context.WithoutCancel(t.Context()), vaultNamespace, metav1.DeleteOptions{})
+	})
 	if s.cluster == nil {
 		s.vaultAddress = os.Getenv(envVault)
 		client, err := api.NewClient(&api.Config{Address: s.vaultAddress})
@@ -118,7 +118,7 @@ func (s *suite) admit(t *testing.T, client *api.Client) {
 func (s *suite) configureReviews(t *testing.T, client *api.Client) {
 	t.Helper()
 	lifetime := int64((24 * time.Hour).Seconds())
-	token, err := s.CoreV1().ServiceAccounts("vault").CreateToken(t.Context(), "vault",
+	token, err := s.CoreV1().ServiceAccounts(vaultNamespace).CreateToken(t.Context(), "vault",
 		&authentication.TokenRequest{Spec: authentication.TokenRequestSpec{ExpirationSeconds: &lifetime}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -141,15 +141,15 @@ func (s *suite) configureReviews(t *testing.T, client *api.Client) {
 // install puts keymount on every node, as deploy/README.md says.
 func (s *suite) install(t *testing.T) {
 	t.Helper()
-	s.apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Namespace
-metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: privileged}}
-`, releaseNamespace))
+	s.newNamespace(t, releaseNamespace)
 	s.bundle(t)
 	values := s.values(t)
 	began := time.Now()
-	notes := s.runHelm(t, "install", release, "deploy/chart", "--namespace", releaseNamespace, "--values", values, "--wait", "--timeout", "3m")
+	args := []string{"install", release, "deploy/chart", "--namespace", releaseNamespace, "--values", values, "--wait", "--timeout", "3m"}
+	if more := os.Getenv(envValues); more != "" {
+		args = append(args, "--values", more)
+	}
+	notes := s.runHelm(t, args...)
 	s.report("helm install: %.0fs until every node's keymount is ready", time.Since(began).Seconds())
 	if !strings.Contains(notes, "STATUS: deployed") {
 		t.Errorf("helm says:\n%s", notes)
@@ -248,30 +248,6 @@ func (s *suite) place(t *testing.T, values map[string]any) {
 	repository, tag, _ := strings.Cut(image.Keymount, ":")
 	values["image"] = map[string]any{"repository": repository, "tag": tag, "pullPolicy": "Never"}
 	values["hostNetwork"] = true
-}
-
-// images makes what the nodes run: keymount from the Dockerfile, and what the pods
-// of the examples and of this suite want.
-func (s *suite) images(t *testing.T) []string {
-	t.Helper()
-	files := map[string]string{"keymount": "", "nginx": "", "busybox": ""}
-	for name := range files {
-		files[name] = filepath.Join(s.folder, name+".tar")
-	}
-	if err := image.Build(t.Context(), "../..", files["keymount"]); err != nil {
-		t.Fatal(err)
-	}
-	if err := image.Nginx(t.Context(), files["nginx"]); err != nil {
-		t.Fatal(err)
-	}
-	small, err := cluster.Busybox(busybox)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := small.Write(files["busybox"]); err != nil {
-		t.Fatal(err)
-	}
-	return slices.Collect(maps.Values(files))
 }
 
 // serveVault lets the nodes reach Vault by the name that the examples have for it.

@@ -189,5 +189,5 @@ objects: |
     secretKey: password
 `, s.vaultAddress), "")
 	c.running("app", "app")
-	c.holds("app", "password", "fake-1", readyLimit)
+	c.holds("password", "fake-1", readyLimit)
 }

@@ -44,16 +44,16 @@ func (s *suite) rotate(t *testing.T, node string, limit time.Duration) {
 	s.put(t, "e2e/"+node+"/stays", map[string]any{"password": "fake-still"})
 	c.class("app", fmt.Sprintf(rotated, node), "")
 	c.running("app", "app")
-	c.holds("app", "turns", "fake-before", readyLimit)
+	c.holds("turns", "fake-before", readyLimit)
 	before, _ := c.statusObject("app", "app")
 	started := c.pod0("app")
 
 	s.put(t, "e2e/"+node+"/turns", map[string]any{"password": "fake-after"})
 	began := time.Now()
-	c.holds("app", "turns", "fake-after", limit)
+	c.holds("turns", "fake-after", limit)
 	s.report("rotation on node %s: seen in the container after %.1fs (limit %s)", node, time.Since(began).Seconds(), limit)
 
-	c.holds("app", "stays", "fake-still", readyLimit)
+	c.holds("stays", "fake-still", readyLimit)
 	within(t, readyLimit, "the status object has the new version", func() error {
 		if after, _ := c.statusObject("app", "app"); after["turns"] == before["turns"] {
 			return errors.New("the version of turns is the old one")
@@ -184,7 +184,7 @@ secretObjects:
 	before, _ := c.statusObject("app", "app")
 	class(`{"auths":{"other.example":{"username":{{ .user | toJson }},"password":{{ .password | toJson }}}}}`)
 	const edited = `{"auths":{"other.example":{"username":"fake-user","password":"fake-2"}}}`
-	c.holds("app", "config.json", edited, time.Minute)
+	c.holds("config.json", edited, time.Minute)
 	c.synced("registry", ".dockerconfigjson", edited)
 	after, _ := c.statusObject("app", "app")
 	if after["config.json"] == before["config.json"] {

@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/keymount/keymount/e2e/image"
 )
 
 // readyLimit bounds how long a pod may take whose secrets can be read.
@@ -32,15 +34,8 @@ func (s *suite) newScene(t *testing.T, name, node string) *scene {
 func (s *suite) newSceneIn(t *testing.T, namespace, node string) *scene {
 	t.Helper()
 	c := &scene{kube: s.kube, t: t, namespace: namespace, node: s.nodeName(node), provider: "keymount"}
-	s.apply(t, fmt.Sprintf(`
-apiVersion: v1
-kind: Namespace
-metadata: {name: %[1]s}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: app, namespace: %[1]s}
-`, c.namespace))
+	s.newNamespace(t, namespace)
+	s.apply(t, fmt.Sprintf("{apiVersion: v1, kind: ServiceAccount, metadata: {name: app, namespace: %s}}", namespace))
 	return c
 }
 
@@ -92,7 +87,7 @@ spec:
   volumes:
     - name: secrets
       csi: {driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: {secretProviderClass: %s}}
-`, name, c.namespace, serviceAccount, selector, busybox, atStart, class))
+`, name, c.namespace, serviceAccount, selector, image.BusyboxImage, atStart, class))
 }
 
 // running makes the pod and waits until it runs.
@@ -108,11 +103,11 @@ func (c *scene) read(pod, file string) (string, error) {
 	return c.exec(c.t, c.namespace, pod, "cat", "/secrets/"+file)
 }
 
-// holds waits until the file has the content.
-func (c *scene) holds(pod, file, content string, limit time.Duration) {
+// holds waits until the file of the pod app has the content.
+func (c *scene) holds(file, content string, limit time.Duration) {
 	c.t.Helper()
-	within(c.t, limit, fmt.Sprintf("%s of pod %s is %q", file, pod, content), func() error {
-		got, err := c.read(pod, file)
+	within(c.t, limit, fmt.Sprintf("%s is %q", file, content), func() error {
+		got, err := c.read("app", file)
 		if err == nil && got != content {
 			err = fmt.Errorf("it is %q", got)
 		}
@@ -161,11 +156,11 @@ func (c *scene) secret(name string) map[string]string {
 	return data
 }
 
-// tells waits until an event of the pod holds all the texts.
-func (c *scene) tells(pod string, limit time.Duration, texts ...string) {
+// tells waits until an event of the pod app holds all the texts.
+func (c *scene) tells(texts ...string) {
 	c.t.Helper()
-	within(c.t, limit, fmt.Sprintf("an event of %s says %q", pod, texts), func() error {
-		events := c.events(c.t, c.namespace, pod)
+	within(c.t, time.Minute, fmt.Sprintf("an event says %q", texts), func() error {
+		events := c.events(c.t, c.namespace, "app")
 		for _, event := range events {
 			if holdsAll(event, texts) {
 				return nil

@@ -22,22 +22,24 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/image"
 )
 
 const (
 	release          = "keymount"
 	releaseNamespace = "keymount"
 	versionKeySecret = "keymount-version-key"
-	busybox          = "docker.io/library/busybox:1.37"
 	// defaultInterval is the driver's, of --rotation-poll-interval.
 	defaultInterval = 2 * time.Minute
-	vaultHost       = "vault.vault.svc" // of examples/values.yaml
+	vaultNamespace  = "keymount-e2e-vault" // of Vault's own service account
+	vaultHost       = "vault.vault.svc"    // of examples/values.yaml
 	vaultPort       = "8200"
 	// sideBySide is how many parts run at a time: they wait most of the time.
 	sideBySide = "32"
@@ -47,6 +49,7 @@ const (
 const (
 	envKubeconfig = "E2E_KUBECONFIG"
 	envImage      = "E2E_IMAGE"       // of keymount, as the cluster's nodes pull it
+	envValues     = "E2E_VALUES"      // more values of the chart, a file; not needed
 	envVault      = "E2E_VAULT_ADDR"  // of a Vault that both this process and the cluster reach
 	envVaultToken = "E2E_VAULT_TOKEN" //nolint:gosec // G101: the name of a variable
 )
@@ -151,7 +154,10 @@ func (s *suite) startCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := cluster.Options{Hosts: map[string]string{vaultHost: s.vaultIP()}, Logs: logs, Progress: os.Stderr}
-	images := s.images(t)
+	images, err := image.All(t.Context(), "../..", s.folder)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, node := range nodesFor(images) {
 		options.Nodes = append(options.Nodes, node.NodeOptions)
 	}
@@ -163,7 +169,7 @@ func (s *suite) startCluster(t *testing.T) {
 	}
 	interrupted := context.AfterFunc(ctx, func() {
 		_ = started.Stop()
-		os.Exit(130) //nolint:forbidigo // what ctrl-C would do, after cleaning up
+		os.Exit(130) // as ctrl-C does, after cleaning up
 	})
 	t.Cleanup(func() {
 		interrupted()
@@ -187,6 +193,36 @@ func (s *suite) startCluster(t *testing.T) {
 func (s *suite) vaultIP() string {
 	pid := os.Getpid()
 	return fmt.Sprintf("127.99.%d.%d", pid>>8&0xff, pid&0xff)
+}
+
+// newNamespace makes a namespace. In a cluster that is not ours it has to be a new one,
+// and goes with the test.
+func (s *suite) newNamespace(t *testing.T, name string) {
+	t.Helper()
+	namespace := &core.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"},
+	}}
+	_, err := s.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		t.Fatalf("namespace %s is there already, and this suite makes and removes its own", name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.removeLater(t, name)
+}
+
+// removeLater removes a namespace after the test, unless the cluster goes anyway.
+func (s *suite) removeLater(t *testing.T, namespace string) {
+	t.Helper()
+	if s.cluster != nil {
+		return
+	}
+	t.Cleanup(func() {
+		if err := s.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), namespace, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // nodeName is the node for a purpose, or none where the nodes are not ours.

@@ -8,7 +8,7 @@ import (
 	"context"
 	"fmt"
 
-	"k8s.io/klog/v2"
+	"k8s.io/klog/v2" //nolint:depguard // it is what the driver logs with
 )
 
 // The formats that the driver's flag chooses from.
