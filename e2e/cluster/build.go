@@ -29,15 +29,11 @@ type Programs struct {
 // own ahead of tests with a time limit. What is built stays in the user's cache
 // folder.
 func Build(ctx context.Context, progress io.Writer) (*Programs, error) {
-	e2e, err := programs.FindModule(ctx, "", "github.com/keymount/keymount/e2e") // wherever the test's package lies
+	kubernetes, _, err := build(ctx, progress, "kubernetes", "k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")
 	if err != nil {
 		return nil, err
 	}
-	kubernetes, _, err := build(ctx, progress, filepath.Join(e2e.Dir, "kubernetes"), "k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion")
-	if err != nil {
-		return nil, err
-	}
-	driver, driverModule, err := build(ctx, progress, filepath.Join(e2e.Dir, "driver"),
+	driver, driverModule, err := build(ctx, progress, "driver",
 		"sigs.k8s.io/secrets-store-csi-driver", "sigs.k8s.io/secrets-store-csi-driver/pkg/version.BuildVersion")
 	if err != nil {
 		return nil, err
@@ -53,9 +49,13 @@ func Build(ctx context.Context, progress io.Writer) (*Programs, error) {
 	}, nil
 }
 
-// build makes the tools of the module in source. The variable of theirs gets the
-// version of the module path, which is returned, too.
-func build(ctx context.Context, progress io.Writer, source, path, variable string) (folder string, found *programs.Module, err error) {
+// build makes the tools of a module of e2e. The variable of theirs gets the version of
+// the module path, which is returned, too.
+func build(ctx context.Context, progress io.Writer, name, path, variable string) (folder string, found *programs.Module, err error) {
+	source, err := programs.Source(ctx, name)
+	if err != nil {
+		return "", nil, err
+	}
 	if found, err = programs.FindModule(ctx, source, path); err != nil {
 		return "", nil, err
 	}

@@ -56,6 +56,7 @@ func (s *suite) prepareVault(t *testing.T) {
 	t.Cleanup(func() {
 		_ = s.RbacV1().ClusterRoleBindings().Delete(context.WithoutCancel(t.Context()), vaultNamespace, metav1.DeleteOptions{})
 	})
+	reviews := s.reviews(t)
 	if s.cluster == nil {
 		s.vaultAddress = os.Getenv(envVault)
 		client, err := api.NewClient(&api.Config{Address: s.vaultAddress})
@@ -64,14 +65,19 @@ func (s *suite) prepareVault(t *testing.T) {
 		}
 		client.SetToken(os.Getenv(envVaultToken))
 		s.vault = client
-		s.admit(t, client)
-		return
+	} else {
+		server := vaulttest.Start(t)
+		s.vault = server.Client(t)
+		s.serveVault(t, server.Address)
+		s.startOutages(t, reviews)
 	}
-	server := vaulttest.Start(t)
-	server.MountKV2(t, "secret")
-	s.vault = server.Client(t)
-	s.serveVault(t, server.Address)
+	s.prepareExamples(t, reviews)
 	s.admit(t, s.vault)
+}
+
+// startOutages starts the stores that fail, each with a secret.
+func (s *suite) startOutages(t *testing.T, reviews map[string]string) {
+	t.Helper()
 	s.outages = newOutages(t)
 	prepared := map[*vaulttest.Server]bool{}
 	for _, o := range s.outages {
@@ -81,6 +87,10 @@ func (s *suite) prepareVault(t *testing.T) {
 		prepared[o.server] = true
 		o.server.MountKV2(t, "secret")
 		client := o.server.Client(t)
+		if err := client.Sys().EnableAuthWithOptionsWithContext(t.Context(), "kubernetes", &api.EnableAuthOptions{Type: "kubernetes"}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, client, "auth/kubernetes/config", reviews)
 		s.admit(t, client)
 		if _, err := client.KVv2("secret").Put(t.Context(), "e2e/db", map[string]any{"password": "fake-1"}); err != nil {
 			t.Fatal(err)
@@ -88,34 +98,33 @@ func (s *suite) prepareVault(t *testing.T) {
 	}
 }
 
-// admit enables kubernetes auth against this cluster's API server, and the role e2e.
-func (s *suite) admit(t *testing.T, client *api.Client) {
+func write[V any](t *testing.T, client *api.Client, path string, values map[string]V) {
 	t.Helper()
-	mounts, err := client.Sys().ListAuthWithContext(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	data := map[string]any{}
+	for key, value := range values {
+		data[key] = value
 	}
-	if mounts["kubernetes/"] == nil {
-		if err := client.Sys().EnableAuthWithOptionsWithContext(t.Context(), "kubernetes", &api.EnableAuthOptions{Type: "kubernetes"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.configureReviews(t, client)
-	const policy = `path "secret/data/e2e/*" { capabilities = ["read"] }`
-	if err := client.Sys().PutPolicyWithContext(t.Context(), "e2e", policy); err != nil {
-		t.Fatal(err)
-	}
-	_, err = client.Logical().WriteWithContext(t.Context(), "auth/kubernetes/role/e2e", map[string]any{
-		"bound_service_account_names": "app", "bound_service_account_namespaces": "e2e-*",
-		"audience": "vault", "token_policies": "e2e", "token_ttl": "1h",
-	})
-	if err != nil {
+	if _, err := client.Logical().WriteWithContext(t.Context(), path, data); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// configureReviews tells Vault, which runs outside of the cluster, how to reach it.
-func (s *suite) configureReviews(t *testing.T, client *api.Client) {
+// admit makes the role e2e, for the service account app of this suite's namespaces.
+func (s *suite) admit(t *testing.T, client *api.Client) {
+	t.Helper()
+	const policy = `path "secret/data/e2e/*" { capabilities = ["read"] }`
+	if err := client.Sys().PutPolicyWithContext(t.Context(), "e2e", policy); err != nil {
+		t.Fatal(err)
+	}
+	write(t, client, "auth/kubernetes/role/e2e", map[string]string{
+		"bound_service_account_names": "app", "bound_service_account_namespaces": "e2e-*",
+		"audience": "vault", "token_policies": "e2e", "token_ttl": "1h",
+	})
+}
+
+// reviews are what Vault, which runs outside of the cluster, has to know to ask the
+// API server whose a token is: the arguments of auth/kubernetes/config.
+func (s *suite) reviews(t *testing.T) map[string]string {
 	t.Helper()
 	lifetime := int64((24 * time.Hour).Seconds())
 	token, err := s.CoreV1().ServiceAccounts(vaultNamespace).CreateToken(t.Context(), "vault",
@@ -129,20 +138,14 @@ func (s *suite) configureReviews(t *testing.T, client *api.Client) {
 			t.Fatal(err)
 		}
 	}
-	_, err = client.Logical().WriteWithContext(t.Context(), "auth/kubernetes/config", map[string]any{
-		"kubernetes_host": s.config.Host, "kubernetes_ca_cert": string(authority),
-		"token_reviewer_jwt": token.Status.Token, "disable_local_ca_jwt": true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return map[string]string{"kubernetes_host": s.config.Host, "kubernetes_ca_cert": string(authority), "token_reviewer_jwt": token.Status.Token}
 }
 
 // install puts keymount on every node, as deploy/README.md says.
 func (s *suite) install(t *testing.T) {
 	t.Helper()
 	s.newNamespace(t, releaseNamespace)
-	s.bundle(t)
+	s.newBundle(t)
 	values := s.values(t)
 	began := time.Now()
 	args := []string{"install", release, "deploy/chart", "--namespace", releaseNamespace, "--values", values, "--wait", "--timeout", "3m"}
@@ -160,29 +163,35 @@ func (s *suite) install(t *testing.T) {
 	}
 }
 
-// bundle makes the two Secrets of the store default: what the examples hold, and
+// newBundle makes the two Secrets of the store default: what the examples hold, and
 // every form.
-func (s *suite) bundle(t *testing.T) {
+func (s *suite) newBundle(t *testing.T) {
 	t.Helper()
-	plain, err := os.ReadFile("../../examples/bundle.yaml")
+	var err error
+	if s.plain, err = os.ReadFile("../../examples/bundle.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if s.identity, err = age.GenerateX25519Identity(); err != nil {
+		t.Fatal(err)
+	}
+	s.keep(t, "keymount-identity", "key.txt", s.identity.String()+"\n")
+	s.seal(t)
+}
+
+// seal encrypts the bundle and puts it where keymount reads it.
+func (s *suite) seal(t *testing.T) {
+	t.Helper()
+	sealed, err := bundle.Encrypt(slices.Concat(s.plain, []byte("\n"), []byte(formSecrets(t))), []age.Recipient{s.identity.Recipient()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed, err := bundle.Encrypt(append(append(plain, '\n'), formSecrets(t)...), []age.Recipient{identity.Recipient()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string][2]string{
-		"keymount-bundle":   {"secrets.age", string(sealed)},
-		"keymount-identity": {"key.txt", identity.String() + "\n"},
-	} {
-		s.apply(t, fmt.Sprintf("{apiVersion: v1, kind: Secret, metadata: {name: %s, namespace: %s}, data: {%s: %s}}",
-			name, releaseNamespace, data[0], base64.StdEncoding.EncodeToString([]byte(data[1]))))
-	}
+	s.keep(t, "keymount-bundle", "secrets.age", string(sealed))
+}
+
+func (s *suite) keep(t *testing.T, secret, key, value string) {
+	t.Helper()
+	s.apply(t, fmt.Sprintf("{apiVersion: v1, kind: Secret, metadata: {name: %s, namespace: %s}, data: {%s: %s}}",
+		secret, releaseNamespace, key, base64.StdEncoding.EncodeToString([]byte(value))))
 }
 
 // values are those of the examples, with this run's addresses, its outages, and

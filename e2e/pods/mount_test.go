@@ -1,7 +1,9 @@
 package pods_test
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"regexp"
@@ -9,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"gopkg.in/yaml.v3"
+	"software.sslmate.com/src/go-pkcs12"
 )
 
 // form is an entry of provider/testdata/forms.yaml: what docs/forms.md documents.
@@ -149,6 +153,40 @@ func (c *scene) readOnlyTmpfs(pod string) {
 		if out, err := c.exec(c.t, c.namespace, pod, "sh", "-c", command); err == nil {
 			c.t.Errorf("%s works: %s", command, out)
 		}
+	}
+}
+
+// The forms of a certificate, which are binary or made at run time.
+func (s *suite) testCertificates(t *testing.T) {
+	t.Parallel()
+	const password = "fake-password"
+	c := s.newScene(t, "certificates", "recommended")
+	certificate, key := newCertificate(t)
+	s.put(t, "e2e/certificates", map[string]any{"tls.crt": certificate, "tls.key": key, "password": password})
+	c.class("app", `
+store: prod
+role: e2e
+objects: |
+  - {path: secret/e2e/certificates, format: pem, file: tls/}
+  - {path: secret/e2e/certificates, format: pem, file: server.pem}
+  - {path: secret/e2e/certificates, format: pfx, passwordKey: password, file: server.p12}
+  - {path: secret/e2e/certificates, format: jks, passwordKey: password, file: server.jks}
+`, "")
+	c.running("app", "app")
+	files, _ := c.tree("app")
+	for file, want := range map[string]string{"tls/tls.crt": certificate, "tls/tls.key": key, "server.pem": certificate + key} {
+		if files[file] != want {
+			t.Errorf("%s is not what was put in", file)
+		}
+	}
+	block, _ := pem.Decode([]byte(certificate))
+	_, inPFX, err := pkcs12.Decode([]byte(files["server.p12"]), password)
+	if err != nil || !bytes.Equal(inPFX.Raw, block.Bytes) {
+		t.Errorf("server.p12 does not hold the certificate: %v", err)
+	}
+	keys := keystore.New()
+	if err := keys.Load(strings.NewReader(files["server.jks"]), []byte(password)); err != nil || len(keys.Aliases()) != 1 {
+		t.Errorf("server.jks has the aliases %q: %v", keys.Aliases(), err)
 	}
 }
 

@@ -79,6 +79,7 @@ spec:
   serviceAccountName: %s
   terminationGracePeriodSeconds: 0
   nodeSelector: %s
+  tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]
   containers:
     - name: app
       image: %s

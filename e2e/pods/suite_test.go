@@ -16,10 +16,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/hashicorp/vault/api"
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,6 +32,7 @@ import (
 
 	"github.com/keymount/keymount/e2e/cluster"
 	"github.com/keymount/keymount/e2e/image"
+	"github.com/keymount/keymount/e2e/vaulttest"
 )
 
 const (
@@ -73,6 +76,12 @@ type suite struct {
 	kubeconfig   string
 	folder       string
 	refresh      time.Duration // of the stores
+	postgres     *vaulttest.Postgres
+	environment  []string // of the examples' setup.sh
+
+	bundled  sync.Mutex
+	plain    []byte // the examples' part of the bundle
+	identity *age.X25519Identity
 }
 
 // TestPods is the whole suite.
@@ -81,6 +90,7 @@ func TestPods(t *testing.T) {
 	defer func() { t.Logf("measured:\n%s", &s.reporter) }()
 	t.Run("SideBySide", func(t *testing.T) {
 		t.Run("Forms", s.testForms)
+		t.Run("Certificates", s.testCertificates)
 		t.Run("Vault", s.testVault)
 		t.Run("VaultDialect", s.testVaultDialect)
 		t.Run("Rotation", s.testRotation)
@@ -126,6 +136,7 @@ func newSuite(t *testing.T) *suite {
 	} else {
 		s.startCluster(t)
 	}
+	s.keepApart(t)
 	s.prepareVault(t)
 	s.install(t)
 	return s
@@ -186,6 +197,17 @@ func (s *suite) startCluster(t *testing.T) {
 	s.cluster, s.kube, s.kubeconfig = started, newKube(t, started.Config), started.Kubeconfig
 	for i, node := range nodesFor(nil) {
 		s.nodes[node.purpose] = started.Nodes[i]
+	}
+}
+
+// keepApart leaves two nodes to the tests that name them: what an example's change
+// takes there would be minutes, or a keymount that is being killed.
+func (s *suite) keepApart(t *testing.T) {
+	t.Helper()
+	for _, purpose := range []string{"defaults", "restarts"} {
+		if name := s.nodeName(purpose); name != "" {
+			s.apply(t, "{apiVersion: v1, kind: Node, metadata: {name: "+name+"}, spec: {unschedulable: true}}")
+		}
 	}
 }
 

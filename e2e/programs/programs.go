@@ -70,6 +70,25 @@ func compile(ctx context.Context, progress io.Writer, source string, args []stri
 	return nil
 }
 
+// Vault builds the server of e2e/vault and returns it.
+func Vault(ctx context.Context, progress io.Writer) (program string, err error) {
+	source, err := Source(ctx, "vault")
+	if err != nil {
+		return "", err
+	}
+	folder, err := Build(ctx, progress, source, "-ldflags=-s -w", ".")
+	return filepath.Join(folder, "vault"), err
+}
+
+// Source is a folder of e2e, wherever the test's package lies.
+func Source(ctx context.Context, name string) (string, error) {
+	e2e, err := FindModule(ctx, "", "github.com/keymount/keymount/e2e")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(e2e.Dir, name), nil
+}
+
 // Module is one as go list describes it.
 type Module struct{ Dir, Version string }
 

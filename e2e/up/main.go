@@ -18,6 +18,7 @@ import (
 
 	"github.com/keymount/keymount/e2e/cluster"
 	"github.com/keymount/keymount/e2e/image"
+	"github.com/keymount/keymount/e2e/programs"
 )
 
 // quick lets a rotated secret arrive within seconds.
@@ -26,22 +27,29 @@ const quick = 10 * time.Second
 func main() { os.Exit(run()) }
 
 func run() int {
-	build := flag.Bool("build", false, "build the programs of the cluster, which takes minutes the first time, and end")
+	build := flag.Bool("build", false, "build what the tests take, which takes minutes the first time, and end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	work := up
 	if *build {
-		work = func(ctx context.Context) error {
-			_, err := cluster.Build(ctx, os.Stderr)
-			return err
-		}
+		work = buildAll
 	}
 	if err := work(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "up:", err)
 		return 1
 	}
 	return 0
+}
+
+// buildAll builds what the tests take, Vault as well.
+func buildAll(ctx context.Context) error {
+	_, err := cluster.Build(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	_, err = programs.Vault(ctx, os.Stderr)
+	return err
 }
 
 func up(ctx context.Context) (err error) {

@@ -2,7 +2,6 @@ package vaulttest
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/keymount/keymount/e2e/programs"
@@ -12,13 +11,9 @@ import (
 // very source yet. Test packages that run side by side wait for one build.
 func vaultBinary(tb testing.TB) string {
 	tb.Helper()
-	e2e, err := programs.FindModule(tb.Context(), "", "github.com/keymount/keymount/e2e") // wherever the test's package lies
+	program, err := programs.Vault(tb.Context(), os.Stderr)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	folder, err := programs.Build(tb.Context(), os.Stderr, filepath.Join(e2e.Dir, "vault"), "-ldflags=-s -w", ".")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return filepath.Join(folder, "vault")
+	return program
 }
