@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/provider"
-	"github.com/keymount/keymount/provider/providertest"
 )
 
 // defaultHealthTimeout is the patience of a probe: an answer takes a millisecond.
@@ -96,12 +98,12 @@ func ask(ctx context.Context, socket string) (version string, err error) {
 		return "", nobody(err)
 	}
 	_ = connection.Close()
-	driver, err := providertest.Dial(socket)
+	driver, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("cannot be reached: %w", err)
 	}
 	defer func() { _ = driver.Close() }()
-	response, err := driver.Version(ctx)
+	response, err := v1alpha1.NewCSIDriverProviderClient(driver).Version(ctx, &v1alpha1.VersionRequest{Version: "v1alpha1"})
 	if err != nil {
 		return "", fmt.Errorf("what listens there is no provider: %w; stop it or list another socket", err)
 	}

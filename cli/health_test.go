@@ -3,6 +3,8 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"go/parser"
+	"go/token"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,6 +55,29 @@ func TestHealthOfASocket(t *testing.T) {
 				t.Errorf("exit code %d, %s\ngot  %swant %s", code, out.String(), errOut.String(), want)
 			}
 		})
+	}
+}
+
+// What the tests' driver is made for stays out of what runs on a node: the demo
+// alone plays the driver.
+func TestNoTestDriverOnANode(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %d files: %v", len(files), err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "demo") || file == "stage.go" {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			if strings.HasSuffix(spec.Path.Value, `test"`) {
+				t.Errorf("%s imports %s", file, spec.Path.Value)
+			}
+		}
 	}
 }
 

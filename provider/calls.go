@@ -40,8 +40,9 @@ func logCalls(log *slog.Logger, observers []Observer) grpc.UnaryServerIntercepto
 		response, err := handler(context.WithValue(ctx, lineKey{}, &l), req)
 		answer := statusOf(err)
 		code := status.Code(answer)
+		var told error
 		if path.Base(info.FullMethod) == "Mount" {
-			l.tell(ctx, observers, Call{Code: code, Message: status.Convert(answer).Message(), Took: time.Since(began)})
+			told = l.tell(ctx, observers, Call{Code: code, Message: status.Convert(answer).Message(), Took: time.Since(began)})
 		}
 		attrs := append(l.read(), slog.String("rpc", path.Base(info.FullMethod)),
 			slog.String("code", code.String()), slog.Float64("took_ms", float64(time.Since(began).Microseconds())/1000))
@@ -50,7 +51,7 @@ func logCalls(log *slog.Logger, observers []Observer) grpc.UnaryServerIntercepto
 			level = slog.LevelWarn
 			attrs = append(attrs, slog.String("error", message(err)))
 		}
-		if p, ok := errors.AsType[*panicError](err); ok {
+		if p, ok := errors.AsType[*panicError](errors.Join(err, told)); ok {
 			level = slog.LevelError
 			attrs = append(attrs, slog.String("panic", p.cause), slog.String("stack", p.stack))
 		}
@@ -105,14 +106,27 @@ func noteRequest(ctx context.Context, r Request) {
 	}
 }
 
-// tell completes c and hands it on.
-func (l *line) tell(ctx context.Context, observers []Observer, c Call) {
+// tell completes c and hands it on. The error is the bugs of observers.
+func (l *line) tell(ctx context.Context, observers []Observer, c Call) error {
 	l.mu.Lock()
 	c.Pod, c.Class, c.Warnings = l.pod, l.class, slices.Clone(l.warnings)
 	l.mu.Unlock()
+	var bugs []error
 	for _, observe := range observers {
-		observe(ctx, c)
+		bugs = append(bugs, observe.safely(ctx, c))
 	}
+	return errors.Join(bugs...)
+}
+
+// safely turns a panic of o into an error: the call has its answer already.
+func (o Observer) safely(ctx context.Context, c Call) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = newPanicError(p)
+		}
+	}()
+	o(ctx, c)
+	return nil
 }
 
 // warn adds to the warnings of the line, which are one attribute of it.

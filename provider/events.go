@@ -23,10 +23,11 @@ const (
 // before any is forgotten, and a forgotten one is told of once more.
 const maxTold = 4096
 
-// Recorder writes events onto pods. It must not wait.
+// Recorder writes events onto pods. Those of one pod, class and reason may replace
+// each other. It must not wait.
 type Recorder interface {
-	Warning(pod auth.Pod, reason, message string)
-	Normal(pod auth.Pod, reason, message string)
+	Warning(pod auth.Pod, class, reason, message string)
+	Normal(pod auth.Pod, class, reason, message string)
 }
 
 // Tell makes an Observer that tells a pod's owner of mounts that fail, of their
@@ -56,17 +57,21 @@ func (t *teller) observe(_ context.Context, c Call) {
 	if c.Pod.Name == "" || c.Pod.Namespace == "" { // the request was not even readable
 		return
 	}
+	c.Class = short(c.Class)
 	before := t.next(c)
+	class := "class " + c.Class
 	switch {
 	case c.Code != codes.OK && before.served:
-		t.recorder.Warning(c.Pod, reasonStale, "the files stay as they are: "+c.Message)
+		t.recorder.Warning(c.Pod, c.Class, reasonStale, "the files stay as they are: "+class+": "+c.Message)
 	case c.Code != codes.OK:
-		t.recorder.Warning(c.Pod, reasonFailed, c.Message)
+		t.recorder.Warning(c.Pod, c.Class, reasonFailed, class+": "+c.Message)
+	case before.failing && before.served:
+		t.recorder.Normal(c.Pod, c.Class, reasonRecovered, class+" is mounted again")
 	case before.failing:
-		t.recorder.Normal(c.Pod, reasonRecovered, "class "+c.Class+" is mounted again")
+		t.recorder.Normal(c.Pod, c.Class, reasonRecovered, class+" is mounted")
 	}
 	if c.Code == codes.OK && len(c.Warnings) > 0 && before.warnings != warningsOf(c) {
-		t.recorder.Warning(c.Pod, reasonWarning, "class "+c.Class+": "+warningsOf(c))
+		t.recorder.Warning(c.Pod, c.Class, reasonWarning, class+": "+warningsOf(c))
 	}
 }
 

@@ -1,6 +1,10 @@
 package provider_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,19 +21,18 @@ type recorder struct {
 	lines []string
 }
 
-func (r *recorder) Warning(pod auth.Pod, reason, message string) {
-	r.add("Warning", pod, reason, message)
+func (r *recorder) Warning(pod auth.Pod, class, reason, message string) {
+	r.add("Warning", pod, class, reason, message)
 }
 
-func (r *recorder) Normal(pod auth.Pod, reason, message string) {
-	r.add("Normal", pod, reason, message)
+func (r *recorder) Normal(pod auth.Pod, class, reason, message string) {
+	r.add("Normal", pod, class, reason, message)
 }
 
-func (r *recorder) add(parts ...any) {
+func (r *recorder) add(kind string, pod auth.Pod, class, reason, message string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pod, _ := parts[1].(auth.Pod)
-	r.lines = append(r.lines, parts[0].(string)+" "+pod.Namespace+"/"+pod.Name+" "+parts[2].(string)+": "+parts[3].(string)) //nolint:forcetypeassert // by the two methods above
+	r.lines = append(r.lines, kind+" "+pod.Namespace+"/"+pod.Name+" "+class+" "+reason+": "+message)
 }
 
 func (r *recorder) take() []string {
@@ -56,12 +59,12 @@ func TestEvents(t *testing.T) {
 		do   func()
 		want []string
 	}{
-		{"not there yet", func() {}, []string{"Warning shop/api-0 SecretMountFailed: " + missing}},
-		{"still not", func() {}, []string{"Warning shop/api-0 SecretMountFailed: " + missing}},
-		{"there", func() { w.memory.Set("shop/db", secret) }, []string{"Normal shop/api-0 SecretMountRecovered: class app is mounted again"}},
+		{"not there yet", func() {}, []string{"Warning shop/api-0 app SecretMountFailed: class app: " + missing}},
+		{"still not", func() {}, []string{"Warning shop/api-0 app SecretMountFailed: class app: " + missing}},
+		{"there", func() { w.memory.Set("shop/db", secret) }, []string{"Normal shop/api-0 app SecretMountRecovered: class app is mounted"}},
 		{"still there", func() {}, nil},
-		{"removed", func() { w.memory.Remove("shop/db") }, []string{"Warning shop/api-0 SecretRotationFailed: the files stay as they are: " + missing}},
-		{"back", func() { w.memory.Set("shop/db", secret) }, []string{"Normal shop/api-0 SecretMountRecovered: class app is mounted again"}},
+		{"removed", func() { w.memory.Remove("shop/db") }, []string{"Warning shop/api-0 app SecretRotationFailed: the files stay as they are: class app: " + missing}},
+		{"back", func() { w.memory.Set("shop/db", secret) }, []string{"Normal shop/api-0 app SecretMountRecovered: class app is mounted again"}},
 	} {
 		step.do()
 		_, _, _ = w.mount(t, volume)
@@ -71,13 +74,88 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// Two classes of a pod come and go each for itself, and each event names its own.
+func TestEventsOfTwoClasses(t *testing.T) {
+	events := &recorder{}
+	w := start(t, observed(events))
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	app := w.volume(pod("shop", "api"), oneKey)
+	tls := w.volume(pod("shop", "api"), "[{path: shop/none, key: a, file: a}]")
+	tls.Class = "tls"
+	for range 2 {
+		_, _, _ = w.mount(t, tls)
+		_, _, _ = w.mount(t, app)
+	}
+	w.memory.Set("shop/none", map[string]any{"a": canary})
+	_, _, _ = w.mount(t, app)
+	_, _, _ = w.mount(t, tls)
+	const failed = `Warning shop/api-0 tls SecretMountFailed: class tls: objects[0]: secret "shop/none" of store "default": not found: no secret at "shop/none"`
+	if diff := cmp.Diff([]string{failed, failed, "Normal shop/api-0 tls SecretMountRecovered: class tls is mounted"}, events.take()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// What is remembered of volumes is bounded: beyond it some are told again of what
+// they know already, and only some.
+func TestEventsForget(t *testing.T) {
+	const bound = 4096
+	for volumes, most := range map[int]int{bound: 0, bound + 1: bound / 2, 2 * bound: 2 * bound} {
+		events := &recorder{}
+		observe := provider.Tell(events)
+		again := func() int {
+			for n := range volumes {
+				p := auth.Pod{Namespace: "shop", Name: "api-0", UID: strconv.Itoa(n)}
+				observe(t.Context(), provider.Call{Pod: p, Class: "app", Warnings: []string{"skips TLS"}})
+			}
+			return len(events.take())
+		}
+		if got := again(); got != volumes {
+			t.Errorf("%d of %d are told", got, volumes)
+		}
+		if got := again(); got < volumes-bound || got > most {
+			t.Errorf("%d of %d are told again", got, volumes)
+		}
+	}
+}
+
+// A bug of an observer costs neither the process nor the mount, and others are told.
+func TestObserverPanics(t *testing.T) {
+	events := &recorder{}
+	w := start(t, func(_ *world, s *setup) {
+		s.options.Observers = []provider.Observer{func(context.Context, provider.Call) { panic(canary) }, provider.Tell(events)}
+	})
+	volume := w.volume(pod("shop", "api"), oneKey)
+	_, _, _ = w.mount(t, volume)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	if _, _, err := w.mount(t, volume); err != nil {
+		t.Errorf("the mount fails with %v", err)
+	}
+	if got := events.take(); len(got) != 2 {
+		t.Errorf("the others were told %q", got)
+	}
+	var panics []string
+	for line := range bytes.Lines(w.log.Bytes()) {
+		var l struct{ Level, Code, Panic, Stack string }
+		if err := json.Unmarshal(line, &l); err != nil {
+			t.Fatal(err)
+		}
+		panics = append(panics, l.Level+" "+l.Code+" "+l.Panic)
+		if !strings.Contains(l.Stack, "TestObserverPanics") {
+			t.Errorf("the stack does not show the observer: %s", l.Stack)
+		}
+	}
+	if diff := cmp.Diff([]string{"ERROR NotFound string", "ERROR OK string"}, panics); diff != "" {
+		t.Errorf("lines of the log (-want +got):\n%s", diff)
+	}
+}
+
 // A denial is told to the pod that was denied, and to no other.
 func TestEventsOfDenials(t *testing.T) {
 	events := &recorder{}
 	w := start(t, observed(events))
 	_, _, _ = w.mount(t, w.volume(pod("blog", "web"), oneKey))
 	got := events.take()
-	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning blog/web-0 SecretMountFailed: ") || !strings.Contains(got[0], "may not read") {
+	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning blog/web-0 app SecretMountFailed: class app: ") || !strings.Contains(got[0], "may not read") {
 		t.Errorf("got %q", got)
 	}
 }
@@ -93,7 +171,7 @@ func TestEventsOfWarnings(t *testing.T) {
 		}
 	}
 	first := events.take()
-	if len(first) != 1 || !strings.HasPrefix(first[0], "Warning shop/api-0 SecretMountWarning: class app: ") {
+	if len(first) != 1 || !strings.HasPrefix(first[0], "Warning shop/api-0 app SecretMountWarning: class app: ") {
 		t.Errorf("got %q", first)
 	}
 	if _, _, err := w.mount(t, w.vaultVolume(vaultKey, map[string]string{"vaultCACertPath": "/ca"})); err != nil {

@@ -151,7 +151,17 @@ type countedResolver struct {
 }
 
 func (s countedResolver) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
-	return s.resolver.Resolve(ctx, session, ref)
+	// What a path is has to be asked first; that is no read, but the end of one if it fails.
+	began, result := time.Now(), resultBug // unless Resolve returns
+	defer func() {
+		if result != resultOK {
+			s.metrics.reads.WithLabelValues(s.name, result).Inc()
+			s.metrics.reading.WithLabelValues(s.name).Observe(time.Since(began).Seconds())
+		}
+	}()
+	resolved, err := s.resolver.Resolve(ctx, session, ref)
+	result = resultOf(err)
+	return resolved, err
 }
 
 type countedMethod struct {

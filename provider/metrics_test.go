@@ -22,8 +22,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/storetest"
 )
 
 // What Prometheus sees of mounts that went through the socket, to the last one.
@@ -82,6 +85,79 @@ func TestMetricsCount(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, counted(t, scrape(t, url))); diff != "" {
 		t.Errorf("counts (-want +got)\n%s", diff)
+	}
+}
+
+// errAway is an outage after which nobody asks again, so that it is counted once.
+var errAway = store.Uncertain(store.ErrUnavailable)
+
+// away is a store that is out of reach at some question.
+type away struct {
+	*loginStore
+	login, resolve, read bool
+}
+
+func (a *away) Login(ctx context.Context, i auth.Identity, token secret.Bytes, role string) (auth.Login, error) {
+	if a.login {
+		return auth.Login{}, errAway
+	}
+	return a.loginStore.Login(ctx, i, token, role)
+}
+
+func (a *away) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
+	if a.resolve {
+		return store.Resolved{}, errAway
+	}
+	return a.loginStore.Resolve(ctx, session, ref)
+}
+
+func (a *away) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
+	if a.read {
+		return store.Value{}, errAway
+	}
+	return a.loginStore.Read(ctx, session, ref)
+}
+
+// However far a mount gets while its store is away, the alert of docs/metrics.md
+// looks at a counter that rises.
+func TestMetricsOfAnOutage(t *testing.T) {
+	manual, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, alert, _ := strings.Cut(string(manual), "# A store does not answer.")
+	alert, _, _ = strings.Cut(alert, "\n\n")
+	watched := regexp.MustCompile(`rate\((keymount_\w+)\{(result="\w+")\}\[`).FindAllStringSubmatch(alert, -1)
+	for name, c := range map[string]struct {
+		outage away
+		timed  float64
+	}{
+		"at the login":              {away{login: true}, 0},
+		"at what a path is":         {away{resolve: true}, 1},
+		"at the read, and no other": {away{read: true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			metrics := provider.NewMetrics("v1.2.3", "abc")
+			down := c.outage
+			down.loginStore = &loginStore{Memory: storetest.NewMemory()}
+			w := start(t, func(_ *world, s *setup) {
+				s.options.Metrics = metrics
+				s.options.Backends[0].Store = &down
+				s.options.Backends[0].Sessions = auth.NewSessions(metrics.CountLogins("default", &down), false, time.Now)
+			})
+			url := serveMetrics(t, metrics)
+			if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); status.Code(err) != codes.FailedPrecondition {
+				t.Errorf("got %v", err)
+			}
+			got := counted(t, scrape(t, url))
+			var seen float64
+			for _, m := range watched {
+				seen += got[m[1]+"{"+m[2]+`,store="default"}`]
+			}
+			if seen != 1 || got[`keymount_store_read_duration_seconds_count{store="default"}`] != c.timed {
+				t.Errorf("the alert looks at %s and sees none of it: %v", alert, got)
+			}
+		})
 	}
 }
 

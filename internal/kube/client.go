@@ -9,6 +9,19 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// component is what objects of keymount's making say of their maker.
+const component = "keymount"
+
+// inCluster is how the pod that this process runs in reaches the API server. what
+// needs it begins the error.
+func inCluster(what string) (*rest.Config, error) {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("%s: works only in a pod: %w", what, err)
+	}
+	return config, nil
+}
+
 // coreClient speaks of the core group's objects alone.
 func coreClient(config *rest.Config) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()

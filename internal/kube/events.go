@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -21,30 +22,39 @@ import (
 const (
 	// waitingEvents is how many events may wait for the API server; more are dropped.
 	waitingEvents = 256
-	// maxEventMessage is what the API server takes of a message.
+	// dropsEvery is how often the log tells at most that events were dropped.
+	dropsEvery = time.Minute
+	// stopLimit is what events that wait at the stop get.
+	stopLimit = 2 * time.Second
+	// maxEventMessage and maxEventName are what the API server takes of each.
 	maxEventMessage = 1024
+	maxEventName    = 253
 	// quiet is how long a message that says nothing new is only counted.
 	quiet = 5 * time.Minute
+	// pace is how long everything is only counted after an event was changed: a
+	// message that names a port or a time is news every time.
+	pace = time.Minute
 	// maxTopics bounds what is remembered of events.
 	maxTopics = 4096
-	component = "keymount"
 )
 
 // Events writes events onto pods, where `kubectl describe pod` shows them. It
 // needs the right to create and patch events. Repeated ones are counted in one
-// object, and what is said again and again is sent every five minutes.
+// object, and what is said again and again is sent every five minutes, or every
+// minute if the words differ.
 // (client-go's recorder does the same with strategic merge patches, whose schema
 // reader would bring fifteen modules into the program.)
 type Events struct {
-	client *rest.RESTClient
-	node   string
-	now    func() time.Time
-	queue  chan event
+	client  *rest.RESTClient
+	node    string
+	now     func() time.Time
+	queue   chan event
+	dropped atomic.Int64 // and not told yet
 }
 
 type event struct {
-	pod                   auth.Pod
-	kind, reason, message string
+	pod                          auth.Pod
+	class, kind, reason, message string
 }
 
 // ClusterEvents writes to the cluster that this process is a pod of. node names
@@ -66,42 +76,79 @@ func EventsTo(config *rest.Config, node string, now func() time.Time) (*Events, 
 	return &Events{client: client, node: node, now: now, queue: make(chan event, waitingEvents)}, nil
 }
 
-// Warning tells of something that the pod's owner should mend. It never waits:
-// without a Run, or with an API server that does not keep up, events are dropped.
-func (e *Events) Warning(pod auth.Pod, reason, message string) {
-	e.put(event{pod, core.EventTypeWarning, reason, message})
+// Warning tells of something about a class in a pod that the pod's owner should
+// mend. It never waits: without a Run, or with an API server that does not keep up,
+// events are dropped, and Run logs how many.
+func (e *Events) Warning(pod auth.Pod, class, reason, message string) {
+	e.put(event{pod, class, core.EventTypeWarning, reason, message})
 }
 
 // Normal tells of something that went well.
-func (e *Events) Normal(pod auth.Pod, reason, message string) {
-	e.put(event{pod, core.EventTypeNormal, reason, message})
+func (e *Events) Normal(pod auth.Pod, class, reason, message string) {
+	e.put(event{pod, class, core.EventTypeNormal, reason, message})
 }
 
 func (e *Events) put(one event) {
 	select {
 	case e.queue <- one:
 	default:
+		e.dropped.Add(1)
 	}
 }
 
-// Run writes events until ctx ends; what it cannot write it logs and forgets.
+// Run writes events until ctx ends, and returns when those that wait by then are
+// written, two seconds later at most. What it cannot write it logs and forgets.
 func (e *Events) Run(ctx context.Context, log *slog.Logger) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopLimit, cancel) })()
+	drops := time.NewTicker(dropsEvery)
+	defer drops.Stop()
 	written := map[topic]record{}
 	for {
 		select {
 		case <-ctx.Done():
+			e.finish(late, log, written)
 			return
+		case <-drops.C:
+			e.tellDrops(late, log)
 		case one := <-e.queue:
-			if err := e.write(ctx, written, one); err != nil && ctx.Err() == nil {
-				log.LogAttrs(ctx, slog.LevelWarn, "an event could not be written", slog.String("reason", one.reason),
-					slog.String("namespace", one.pod.Namespace), slog.String("pod", one.pod.Name), slog.String("error", err.Error()))
-			}
+			e.handle(late, log, written, one)
 		}
 	}
 }
 
-// topic is what one event object tells of, again and again.
-type topic struct{ uid, reason string }
+// finish writes what waits, until ctx ends.
+func (e *Events) finish(ctx context.Context, log *slog.Logger, written map[topic]record) {
+	for len(e.queue) > 0 && ctx.Err() == nil {
+		e.handle(ctx, log, written, <-e.queue)
+	}
+	e.dropped.Add(int64(len(e.queue)))
+	e.tellDrops(ctx, log)
+}
+
+func (e *Events) tellDrops(ctx context.Context, log *slog.Logger) {
+	if dropped := e.dropped.Swap(0); dropped > 0 {
+		log.LogAttrs(ctx, slog.LevelWarn, "events were dropped: the API server does not keep up", slog.Int64("dropped", dropped))
+	}
+}
+
+func (e *Events) handle(ctx context.Context, log *slog.Logger, written map[topic]record, one event) {
+	err := e.write(ctx, written, one)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil: // the stop cut it off
+		e.dropped.Add(1)
+	default:
+		log.LogAttrs(ctx, slog.LevelWarn, "an event could not be written", slog.String("reason", one.reason),
+			slog.String("namespace", one.pod.Namespace), slog.String("pod", one.pod.Name), slog.String("class", one.class),
+			slog.String("error", err.Error()))
+	}
+}
+
+// topic is what one event object tells of, again and again: a class is a volume of
+// the pod, and each fails for itself.
+type topic struct{ uid, class, reason string }
 
 // record is an event object that was written.
 type record struct {
@@ -109,16 +156,25 @@ type record struct {
 	count   int32
 	message string
 	at      time.Time
+	patched time.Time // the last try; zero for none
 }
 
-// write makes an event of the first of a topic and counts the others in it. A
-// message that is the same as a moment ago is not worth a request.
+// news says whether now is worth a request after r: other words at once, unless
+// they come in a stream, and the same words after a while.
+func (r record) news(now record) bool {
+	if now.at.Sub(r.patched) < pace {
+		return false
+	}
+	return now.message != r.message || now.at.Sub(r.at) >= quiet
+}
+
+// write makes an event of the first of a topic and counts the others in it.
 func (e *Events) write(ctx context.Context, written map[topic]record, one event) error {
-	key := topic{one.pod.UID, one.reason}
+	key := topic{one.pod.UID, one.class, one.reason}
 	last, known := written[key]
-	now := record{name: last.name, count: last.count + 1, message: cutMessage(one.message), at: e.now()}
-	if known && last.message == now.message && now.at.Sub(last.at) < quiet {
-		last.count = now.count
+	now := record{name: last.name, count: last.count + 1, message: cutMessage(one.message), at: e.now(), patched: last.patched}
+	last.count = now.count
+	if known && !last.news(now) {
 		written[key] = last
 		return nil
 	}
@@ -127,16 +183,28 @@ func (e *Events) write(ctx context.Context, written map[topic]record, one event)
 	}
 	var err error
 	if known {
+		now.patched, last.patched = now.at, now.at
+		written[key] = last // should the patch fail
 		err = e.patch(ctx, one.pod.Namespace, now)
 	}
 	if !known || errors.IsNotFound(err) { // the API server keeps events for an hour
-		now.name = fmt.Sprintf("%s.%x", one.pod.Name, now.at.UnixNano())
+		now.name = eventName(one.pod.Name, now.at)
 		err = e.create(ctx, one, now)
 	}
 	if err == nil {
 		written[key] = now
 	}
 	return err
+}
+
+// eventName is what client-go calls an event of a pod, which alone may be as long
+// as a name can be. Each part of a name between dots ends in a letter or a digit.
+func eventName(pod string, at time.Time) string {
+	suffix := fmt.Sprintf(".%x", at.UnixNano())
+	if most := maxEventName - len(suffix); len(pod) > most {
+		pod = strings.TrimRight(pod[:most], "-.")
+	}
+	return pod + suffix
 }
 
 func (e *Events) create(ctx context.Context, one event, r record) error {
@@ -178,14 +246,4 @@ func cutMessage(text string) string {
 		end--
 	}
 	return strings.TrimSpace(text[:end]) + more
-}
-
-// inCluster is how the pod that this process runs in reaches the API server.
-// setting is the line of keymount.yaml that wants it.
-func inCluster(setting string) (*rest.Config, error) {
-	config, err := rest.InClusterConfig()
-	if err != nil {
-		return nil, fmt.Errorf("%s: works only in a pod: %w", setting, err)
-	}
-	return config, nil
 }
