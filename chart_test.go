@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -55,6 +56,33 @@ func addStructs(t reflect.Type, structs map[string][]string) {
 			addStructs(field.Type, structs)
 		}
 		slices.Sort(structs[t.Name()])
+	}
+}
+
+// TestChartRepeatsTheDefaults holds what the chart says by itself and the defaults of
+// keymount.yaml together: templates cannot ask Go.
+func TestChartRepeatsTheDefaults(t *testing.T) {
+	c, err := config.Parse([]byte("stores: [{bundle: {file: secrets.age, identityFile: key.txt}}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, repeated := range []struct{ file, expression, want string }{
+		{"values.yaml", `(?m)^providersDir: (.*)$`, path.Dir(config.DefaultSocket)},
+		{"templates/_config.tpl", `ne \.Values\.providersDir "(.*?)"`, path.Dir(config.DefaultSocket)},
+		{"templates/_config.tpl", `"%s/(.*?)" \.Values\.providersDir`, path.Base(config.DefaultSocket)},
+		{"templates/_config.tpl", `\$store\.name \| default "(.*?)"`, config.DefaultStore},
+		{"templates/_config.tpl", `\$audience = \.audience \| default "(.*?)"`, config.DefaultAudience},
+		{"templates/_config.tpl", `\.auth .*\.audience \| default "(.*?)"`, config.VaultAudience},
+		{"templates/_checks.tpl", `"mountDeadline" "" .* \| default "(.*?)"`, c.Limits.MountDeadline.String()},
+	} {
+		text, err := os.ReadFile(filepath.Join("deploy/chart", repeated.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(repeated.expression).FindAllSubmatch(text, -1)
+		if len(found) != 1 || string(found[0][1]) != repeated.want {
+			t.Errorf("deploy/chart/%s: %s finds %q, want one place with %q", repeated.file, repeated.expression, found, repeated.want)
+		}
 	}
 }
 

@@ -12,4 +12,9 @@ vault write auth/kubernetes/config "$@"
 
 vault secrets list | grep -q '^secret/' || vault secrets enable -path=secret -version=2 kv
 # A new engine needs a moment.
-until vault read secret/config; do sleep 1; done
+tries=30
+until vault read secret/config; do
+  tries=$((tries - 1))
+  [ "$tries" -gt 0 ] || { echo "setup.sh: secret/ cannot be read; is it a KV engine of version 2, and may VAULT_TOKEN read secret/config?" >&2; exit 1; }
+  sleep 1
+done

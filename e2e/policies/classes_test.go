@@ -55,13 +55,23 @@ func with(line string) func(*class) {
 	}
 }
 
-// ofVault is a class of vault-csi-provider, with one parameter.
-func ofVault(name, value string) func(*class) {
-	return func(c *class) { c.provider, c.parameters = "vault", map[string]any{"roleName": "shop", name: value} }
+// ofVault is a class of vault-csi-provider, with names and values of parameters.
+func ofVault(texts ...string) func(*class) {
+	return func(c *class) {
+		c.provider, c.parameters = "vault", map[string]any{"roleName": "shop"}
+		for i := 0; i < len(texts); i += 2 {
+			c.parameters[texts[i]] = texts[i+1]
+		}
+	}
+}
+
+// atVault is the same with the address that is allowed.
+func atVault(texts ...string) func(*class) {
+	return ofVault(append(texts, "vaultAddress", "https://vault.example:8200")...)
 }
 
 func classCases() []judgement {
-	const in = `default, local, prod, https://vault.example:8200, namespace=team-shop, mount=clusters/shop`
+	const in = `default, local, prod, https://vault.example:8200, namespace=team-shop, mount=clusters/shop, audience=vault`
 	foreign := func(names, namespace, in string) string {
 		return fmt.Sprintf(`store %s is not for the classes of namespace %s, which may choose %s; name one of these (a class without one means default), `+
 			`or have the operator add it to the ConfigMap keymount/keymount-stores`, names, namespace, in)
@@ -69,6 +79,9 @@ func classCases() []judgement {
 	unclear := func(line string) string {
 		return fmt.Sprintf(`objects: %q has the word store where this policy cannot tell which store is meant: write it as store: NAME on one line, `+
 			`without anchors, tags and question marks; where it means no store, write it as part of a longer word or as all of a value`, line)
+	}
+	nowhere := func(places, name, namespace, in string) string {
+		return fmt.Sprintf(`%s without an address could mean a store at any address: add %s, where the classes of namespace %s may choose %s`, places, name, namespace, in)
 	}
 	escaped := func(line string) string {
 		return fmt.Sprintf(`objects: %q has an escape behind which a store could hide: write the character itself in place of \x.., \u.... and \U........, `+
@@ -109,14 +122,26 @@ func classCases() []judgement {
 		classCase(unclear(`# the store of eu`), "a comment with the word", with("# the store of eu")),
 
 		classCase("", "Vault's address", ofVault("vaultAddress", "https://vault.example:8200")),
-		classCase("", "Vault's namespace", ofVault("vaultNamespace", "team-shop")),
-		classCase("", "Vault's auth mount", ofVault("vaultAuthMountPath", "clusters/shop")),
+		classCase("", "Vault's namespace", atVault("vaultNamespace", "team-shop")),
+		classCase("", "Vault's auth mount", atVault("vaultAuthMountPath", "clusters/shop")),
+		classCase("", "Vault's audience", atVault("audience", "vault")),
+		classCase("", "an audience, and the default store", ofVault("audience", "eu")),
 		classCase("", "nothing of a Vault", ofVault("vaultAddress", "")),
 		classCase("", "text that is no object's store", ofVault("objects", "- objectName: store eu")),
 		classCase(foreign(`"https://vault.example:8201"`, "shop", in), "another address", ofVault("vaultAddress", "https://vault.example:8201")),
 		classCase(foreign(`"https://vault.example:8200/"`, "shop", in), "the address in another spelling", ofVault("baoAddress", "https://vault.example:8200/")),
-		classCase(foreign(`"namespace=team-blog"`, "shop", in), "another namespace of Vault", ofVault("openbaoNamespace", "team-blog")),
-		classCase(foreign(`"mount=kubernetes"`, "shop", in), "another auth mount", ofVault("vaultKubernetesMountPath", "kubernetes")),
+		classCase(foreign(`"namespace=team-blog"`, "shop", in), "another namespace of Vault", atVault("openbaoNamespace", "team-blog")),
+		classCase(foreign(`"mount=kubernetes"`, "shop", in), "another auth mount", atVault("vaultKubernetesMountPath", "kubernetes")),
+		classCase(foreign(`"audience=eu"`, "shop", in), "another audience", atVault("audience", "eu")),
+		classCase(nowhere(`"mount=clusters/shop"`, "vaultAddress", "shop", "https://vault.example:8200"), "an auth mount at any address",
+			ofVault("vaultAuthMountPath", "clusters/shop", "audience", "vault")),
+		classCase(nowhere(`"namespace=team-shop", "mount=clusters/shop"`, "openbaoAddress", "shop", "https://vault.example:8200"), "a namespace at any address", func(c *class) {
+			c.provider, c.parameters = "openbao", map[string]any{"vaultNamespace": "team-shop", "baoAuthMountPath": "clusters/shop"}
+		}),
+		classCase(nowhere(`"namespace=team-shop"`, "vaultAddress", "blog", "none"), "a namespace where no address is allowed", func(c *class) {
+			ofVault("vaultNamespace", "team-shop")(c)
+			c.namespace = "blog"
+		}),
 		classCase(foreign(`"https://eu.example"`, "shop", in), "OpenBao", func(c *class) {
 			c.provider, c.parameters = "openbao", map[string]any{"openbaoAddress": "https://eu.example"}
 		}),

@@ -32,7 +32,7 @@ const (
 // allowed is the list that most tests judge by.
 var allowed = map[string]string{
 	"_all":    "default",
-	"shop":    "local prod\n  https://vault.example:8200 namespace=team-shop mount=clusters/shop",
+	"shop":    "local prod\n  https://vault.example:8200 namespace=team-shop mount=clusters/shop audience=vault",
 	"nothing": "",
 }
 

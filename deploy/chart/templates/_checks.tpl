@@ -21,8 +21,12 @@
 {{- $mistakes = append $mistakes (printf "config.metrics: %q does not end in a port; write address:port or :port" .Values.config.metrics) -}}
 {{- end -}}
 {{- range $monitor := list "podMonitor" "serviceMonitor" -}}
-{{- if and (index $.Values $monitor).enabled (not (include "keymount.metricsPort" $)) -}}
+{{- if (index $.Values $monitor).enabled -}}
+{{- if not (include "keymount.metricsPort" $) -}}
 {{- $mistakes = append $mistakes (printf "%s.enabled: there is nothing to scrape; set metrics.enabled=true" $monitor) -}}
+{{- else if regexMatch "^(127\\.|localhost:|\\[::1\\])" ($.Values.config.metrics | default "") -}}
+{{- $mistakes = append $mistakes (printf "%s.enabled: config.metrics is %q, where Prometheus does not reach it; write \":%s\", or scrape it by something that runs beside it" $monitor $.Values.config.metrics (include "keymount.metricsPort" $)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
@@ -30,6 +34,21 @@
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled .Values.hostNetwork -}}
 {{- $mistakes = append $mistakes "networkPolicy.enabled: no policy reaches pods with hostNetwork; set one of the two to false" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.stores.ports) -}}
+{{- range include "keymount.addresses" . | fromJsonArray -}}
+{{- if not (include "keymount.port" .address) -}}
+{{- $mistakes = append $mistakes (printf "%s: %q is not of the form https://host:port, so that networkPolicy cannot tell which port to open" .place .address) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $deadline := dig "limits" "mountDeadline" "" .Values.config | default "25s" -}}
+{{- /* keymount waits for mounts a moment beyond their deadline, stopGrace in provider/serve.go. */ -}}
+{{- if lt (float64 .Values.terminationGracePeriodSeconds) (addf (include "keymount.seconds" $deadline) 2) -}}
+{{- $mistakes = append $mistakes (printf "terminationGracePeriodSeconds: %d cuts off mounts, which take up to config.limits.mountDeadline (%s), and 2 s to end; raise it, or lower the deadline" (int .Values.terminationGracePeriodSeconds) $deadline) -}}
+{{- end -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- $mistakes = append $mistakes "serviceAccount.name: missing; with serviceAccount.create=false it says which account is there already" -}}
 {{- end -}}
 {{- if dig "rollingUpdate" "maxSurge" nil .Values.updateStrategy -}}
 {{- $mistakes = append $mistakes "updateStrategy.rollingUpdate.maxSurge: two keymounts cannot serve the socket of one node; use maxUnavailable" -}}

@@ -17,17 +17,53 @@
 {{- toYaml $config -}}
 {{- end -}}
 
+{{/* The file, byte for byte as the ConfigMap holds it. */}}
+{{- define "keymount.file" -}}
+# Made from the release's values, config and others; change it there.
+{{ include "keymount.config" . }}
+{{ end -}}
+
 {{/*
 The name of the ConfigMap says what is in it, so that each pod keeps the keymount.yaml that
 it started with. Otherwise a bad one would reach all nodes at once: the probes read it, too.
+What is immutable may never have other data under the same name, be it a comment.
 */}}
 {{- define "keymount.configMap" -}}
-{{- printf "%s-%s" (include "keymount.fullname" .) (include "keymount.config" . | sha256sum | trunc 10) -}}
+{{- printf "%s-%s" (include "keymount.fullname" .) (include "keymount.file" . | sha256sum | trunc 10) -}}
+{{- end -}}
+
+{{/*
+The ConfigMaps of earlier upgrades that a pod or the DaemonSet still names, as a JSON list.
+It is empty where Helm sees no cluster. Not the annotation helm.sh/resource-policy: with it
+none would ever go, and older versions of Helm cannot roll back to one that has stayed.
+*/}}
+{{- define "keymount.olderConfigMaps" -}}
+{{- $older := list -}}
+{{- $newest := include "keymount.configMap" . -}}
+{{- $pods := concat ((lookup "v1" "Pod" .Release.Namespace "").items | default list) ((lookup "apps/v1" "DaemonSet" .Release.Namespace "").items | default list) | toJson -}}
+{{- range (lookup "v1" "ConfigMap" .Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $ours := and (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) (eq (get $labels "app.kubernetes.io/component") "config") -}}
+{{- if and $ours (ne .metadata.name $newest) (contains (quote .metadata.name) $pods) -}}
+{{- $older = append $older . -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $older -}}
 {{- end -}}
 
 {{/* The port that metrics are on, or nothing. */}}
 {{- define "keymount.metricsPort" -}}
 {{- get (include "keymount.config" . | fromYaml) "metrics" | regexFind "[0-9]+$" -}}
+{{- end -}}
+
+{{/* How many seconds a duration of keymount.yaml is: 90 of 1m30s. */}}
+{{- define "keymount.seconds" -}}
+{{- $units := dict "h" 3600 "m" 60 "s" 1 "ms" 0.001 -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 -}}
+{{- $seconds = addf $seconds (mulf (regexFind "[0-9.]+" .) (get $units (regexFind "[a-z]+$" .))) -}}
+{{- end -}}
+{{- $seconds -}}
 {{- end -}}
 
 {{/* "true" when failed mounts become events. */}}
@@ -60,22 +96,35 @@ it started with. Otherwise a bad one would reach all nodes at once: the probes r
 {{- toJson $audiences -}}
 {{- end -}}
 
+{{/* The addresses of all that keymount reads from, as a JSON list of each with its place in the values. */}}
+{{- define "keymount.addresses" -}}
+{{- $addresses := list -}}
+{{- range $i, $store := .Values.config.stores -}}
+{{- range $j, $address := ($store.vault | default dict).addresses -}}
+{{- $addresses = append $addresses (dict "place" (printf "config.stores[%d].vault.addresses[%d]" $i $j) "address" $address) -}}
+{{- end -}}
+{{- end -}}
+{{- range $i, $issuer := .Values.config.issuers -}}
+{{- if eq ($issuer.keys | default "") "discovery" -}}
+{{- $addresses = append $addresses (dict "place" (printf "config.issuers[%d].issuer" $i) "address" ($issuer.issuer | default "")) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $addresses -}}
+{{- end -}}
+
+{{/* The port of an address, or nothing of what is none. */}}
+{{- define "keymount.port" -}}
+{{- $host := regexFind "^(?i:https?)://([^][/?#@:\\s]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]+)?(/[^?#]*)?$" . | regexFind "://[^/]+" -}}
+{{- if $host -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (hasPrefix "http:" (lower .) | ternary "80" "443") -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The ports of all that keymount reads from, as a JSON list. */}}
 {{- define "keymount.storePorts" -}}
-{{- $addresses := list -}}
-{{- range .Values.config.stores -}}
-{{- $addresses = concat $addresses ((.vault | default dict).addresses | default list) -}}
-{{- end -}}
-{{- range .Values.config.issuers -}}
-{{- if eq .keys "discovery" -}}
-{{- $addresses = append $addresses .issuer -}}
-{{- end -}}
-{{- end -}}
 {{- $ports := list -}}
-{{- range $addresses -}}
-{{- $url := urlParse . -}}
-{{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
-{{- $ports = append $ports ($named | default (eq $url.scheme "http" | ternary 80 443) | int) -}}
+{{- range include "keymount.addresses" . | fromJsonArray -}}
+{{- $ports = append $ports (include "keymount.port" .address | int) -}}
 {{- end -}}
-{{- $ports | uniq | toJson -}}
+{{- .Values.networkPolicy.stores.ports | default $ports | uniq | toJson -}}
 {{- end -}}

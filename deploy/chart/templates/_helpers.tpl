@@ -12,11 +12,7 @@
 {{- end -}}
 
 {{- define "keymount.serviceAccount" -}}
-{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
-default
-{{- else -}}
 {{- .Values.serviceAccount.name | default (include "keymount.fullname" .) -}}
-{{- end -}}
 {{- end -}}
 
 {{/* What a DaemonSet selects by can never change: no version in here. */}}
@@ -42,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Where a pod may run and how it is reached; the DaemonSet and the Job say it alike. */}}
+{{/* Where a pod's image and its network come from, and where it may run; gets the values and nodeSelector. */}}
 {{- define "keymount.placement" -}}
 {{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
@@ -53,11 +49,7 @@ hostNetwork: true
 dnsPolicy: ClusterFirstWithHostNet
 {{ end -}}
 nodeSelector:
-  {{- merge (dict "kubernetes.io/os" "linux") (.Values.nodeSelector | default dict) | toYaml | nindent 2 }}
-{{- with .Values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (dict "kubernetes.io/os" "linux") (.nodeSelector | default dict) | toYaml | nindent 2 }}
 {{- end -}}
 
 {{/*
