@@ -9,6 +9,6 @@ fuzz: ; .ci/run fuzz ## every fuzz target for FUZZTIME (20s)
 generate: ; go generate ./... ## docs/configuration.md from the structs of config
 demo: ; go run . demo ## a mount, a rotation and a denial on this machine
 bench: ; go test -run '^$$' -bench . -count 6 ./... ## benchmarks, for go tool -modfile=tools/benchstat/go.mod benchstat
-e2e: ; .ci/run e2e ## real Vault and PostgreSQL; the first time takes minutes
+e2e: ; .ci/run e2e ## real Vault, PostgreSQL, driver and kubelet, as root; the first time takes minutes
 ci: ; .ci/run ## everything a change has to pass
 help: ; @sed -n 's/^\([a-z]*\): ;.* ## /\1\t/p' Makefile | expand -t 12 ## these lines

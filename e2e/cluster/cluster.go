@@ -27,9 +27,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,7 +40,7 @@ import (
 )
 
 // startTimeout bounds how long all parts together may take, once built.
-const startTimeout = 3 * time.Minute
+const startTimeout = time.Minute
 
 // Options say what [Start] starts.
 type Options struct {
@@ -231,6 +233,25 @@ func (c *Cluster) newMachine(name string) (*machine, error) {
 	}
 	c.onStop(m.stop)
 	return m, nil
+}
+
+// StartBeside starts a command of this machine, outside of all nodes, that the kernel
+// ends with this process. It is for the caller to end it before the cluster.
+func (c *Cluster) StartBeside(command *exec.Cmd) error {
+	c.lock.Lock()
+	keeper := c.keeper
+	c.lock.Unlock()
+	if keeper == nil {
+		return fmt.Errorf("start %s: the cluster has been stopped", command.Path)
+	}
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if err := keeper.start(command); err != nil {
+		return fmt.Errorf("start %s: %w", command.Path, err)
+	}
+	return nil
 }
 
 // onStop has stop called when the cluster ends, before all that was given earlier.

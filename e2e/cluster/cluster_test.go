@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/cluster/clustertest"
 )
 
 const busybox = "docker.io/library/busybox:1.37"
@@ -51,9 +52,8 @@ spec:
     command: [sleep, infinity]
 `
 
-// TestBuild alone builds, which takes minutes with cold caches, and starts nothing:
-//
-//	go test ./cluster -run '^TestBuild$' -timeout 60m
+// TestBuild checks that every program is there. With cold caches building takes
+// longer than a test may: `go run ./up -build` comes before.
 func TestBuild(t *testing.T) {
 	programs, err := cluster.Build(t.Context(), os.Stderr)
 	if err != nil {
@@ -207,17 +207,7 @@ func ask(t *testing.T, c *cluster.Cluster, url string, into any) {
 // start starts a cluster that ends with the test.
 func start(t *testing.T, options cluster.Options) *cluster.Cluster {
 	t.Helper()
-	options.Progress, options.Logs = os.Stderr, os.Getenv("E2E_LOGS")
-	c, err := cluster.Start(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return clustertest.Start(clustertest.Context(t), t, options)
 }
 
 func busyboxArchive(t *testing.T) string {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,36 +24,35 @@ store: prod
 role: e2e
 objects: "[{path: secret/e2e/denied, key: password, file: password}]"
 `
-	for _, test := range []struct{ name, namespace, serviceAccount, class, want string }{
+	const (
+		stranger = `service account %s/app may not use store "prod" with role "e2e"; no rule under access of that store in keymount.yaml allows it`
+		other    = `service account %s/other may not use store "prod" with role "e2e"`
+	)
+	for _, test := range []struct{ name, namespace, serviceAccount, node, class, want string }{
+		{"another namespace", "stranger", "app", "recommended", class, stranger},
+		{"another namespace, defaults", "stranger-defaults", "app", "defaults", class, stranger},
+		{"another service account", "e2e-account", "other", "recommended", class, other},
+		{"another service account, defaults", "e2e-account-defaults", "other", "defaults", class, other},
 		{
-			"another namespace", "stranger", "app", class,
-			`service account stranger/app may not use store "prod" with role "e2e"; no rule under access of that store in keymount.yaml allows it`,
+			"another path", "e2e-path", "app", "recommended", strings.ReplaceAll(class, "e2e/denied", "blog/db"),
+			`service account %s/app may not read "secret/blog/db" of store "prod" with role "e2e"`,
 		},
 		{
-			"another service account", "e2e-account", "other", class,
-			`service account e2e-account/other may not use store "prod" with role "e2e"`,
-		},
-		{
-			"another path", "e2e-path", "app", strings.ReplaceAll(class, "e2e/denied", "blog/db"),
-			`service account e2e-path/app may not read "secret/blog/db" of store "prod" with role "e2e"`,
-		},
-		{
-			"no such secret", "e2e-missing", "app", strings.ReplaceAll(class, "e2e/denied", "e2e/none"),
+			"no such secret", "e2e-missing", "app", "recommended", strings.ReplaceAll(class, "e2e/denied", "e2e/none"),
 			`objects[0]: secret "secret/e2e/none" of store "prod"`,
 		},
-		{"a mistake of the class", "e2e-mistake", "app", strings.ReplaceAll(class, "file:", "fiel:"), `did you mean "file"?`},
+		{"a mistake of the class", "e2e-mistake", "app", "recommended", strings.ReplaceAll(class, "file:", "fiel:"), `did you mean "file"?`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := s.newSceneIn(t, test.namespace, "recommended")
+			c := s.newSceneIn(t, test.namespace, test.node)
 			c.apply(t, fmt.Sprintf("{apiVersion: v1, kind: ServiceAccount, metadata: {name: other, namespace: %s}}", c.namespace))
 			c.class("app", test.class, "")
-			c.podAs("app", "app", test.serviceAccount)
-			c.tells("FailedMount: ", test.want)
-			c.tells("SecretMountFailed: ", test.want)
-			if hasStarted(c.kube.pod(t, c.namespace, "app")) {
-				t.Error("it has started nevertheless")
-			}
+			c.startAs("app", "app", test.serviceAccount)
+			want := strings.ReplaceAll(test.want, "%s", test.namespace)
+			c.tells("FailedMount: ", want)
+			c.tells("SecretMountFailed: ", want)
+			noneStarts(t, watched, c)
 		})
 	}
 }
@@ -93,18 +93,23 @@ role: e2e
 objects: "[{path: secret/e2e/stays, key: password, file: password}]"
 `, "")
 	c.running("app", "app")
-	uid := string(c.kube.pod(t, c.namespace, "app").UID)
-	if left(t, node, uid) == nil {
-		t.Fatal("the node has nothing of the running pod: this test cannot tell anything")
+	uid := string(c.pod(t, c.namespace, "app").UID)
+	if mounts, err := node.Mounts(podsFolder); err != nil || !slices.ContainsFunc(mounts, func(mount string) bool {
+		return strings.Contains(mount, uid) && strings.Contains(mount, "/kubernetes.io~csi/secrets/")
+	}) {
+		t.Fatalf("the volume of the running pod is not among the mounts %q (%v): this test cannot tell anything", mounts, err)
 	}
 	c.remove(t, c.namespace, "app")
-	within(t, time.Minute, "the node has no mount and no folder of the pod", func() error { return left(t, node, uid) })
+	c.within(t, time.Minute, "the node has no mount and no folder of the pod", func() error { return left(t, node, uid) })
 }
+
+// podsFolder is where a kubelet keeps what belongs to pods.
+const podsFolder = "/var/lib/kubelet/pods"
 
 // left is the error that a node has a mount or a folder of a pod.
 func left(t *testing.T, node *cluster.Node, uid string) error {
 	t.Helper()
-	mounts, err := node.Mounts("/var/lib/kubelet/pods")
+	mounts, err := node.Mounts(podsFolder)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/api"
 	authentication "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -146,6 +147,9 @@ func (s *suite) install(t *testing.T) {
 	t.Helper()
 	s.newNamespace(t, releaseNamespace)
 	s.newBundle(t)
+	s.uninstallLater(t)
+	s.within(t, time.Minute, "the namespace has what every namespace has", func() error { return s.furnished(t) })
+	s.before = s.inventory(t)
 	values := s.values(t)
 	began := time.Now()
 	args := []string{"install", release, "deploy/chart", "--namespace", releaseNamespace, "--values", values, "--wait", "--timeout", "3m"}
@@ -161,6 +165,22 @@ func (s *suite) install(t *testing.T) {
 	if err != nil || len(secret.Data["version.key"]) != 32 || secret.Annotations["helm.sh/resource-policy"] != "keep" {
 		t.Errorf("the hook did not leave a version key that stays: %v", err)
 	}
+}
+
+// uninstallLater removes the release after the test, however that ends, unless the
+// cluster goes anyway.
+func (s *suite) uninstallLater(t *testing.T) {
+	t.Helper()
+	if s.cluster != nil {
+		return
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 3*time.Minute)
+		defer cancel()
+		if out, err := s.helm(ctx, "uninstall", release, "--namespace", releaseNamespace, "--ignore-not-found", "--wait"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 }
 
 // newBundle makes the two Secrets of the store default: what the examples hold, and
@@ -181,7 +201,7 @@ func (s *suite) newBundle(t *testing.T) {
 // seal encrypts the bundle and puts it where keymount reads it.
 func (s *suite) seal(t *testing.T) {
 	t.Helper()
-	sealed, err := bundle.Encrypt(slices.Concat(s.plain, []byte("\n"), []byte(formSecrets(t))), []age.Recipient{s.identity.Recipient()})
+	sealed, err := bundle.Encrypt(slices.Concat(s.plain, []byte("\n"), []byte(s.forms)), []age.Recipient{s.identity.Recipient()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +245,7 @@ func (s *suite) values(t *testing.T) string {
 		})
 	}
 	config["stores"] = stores
+	config["limits"] = map[string]any{"mountDeadline": mountDeadline.String()}
 	s.place(t, values)
 	if data, err = yaml.Marshal(values); err != nil {
 		t.Fatal(err)
@@ -250,13 +271,41 @@ func rule(roles, role, path string) map[string]any {
 func (s *suite) place(t *testing.T, values map[string]any) {
 	t.Helper()
 	if s.cluster == nil {
-		repository, tag, _ := strings.Cut(os.Getenv(envImage), ":")
-		values["image"] = map[string]any{"repository": repository, "tag": tag}
+		values["image"] = imageValues(os.Getenv(envImage))
 		return
 	}
-	repository, tag, _ := strings.Cut(image.Keymount, ":")
-	values["image"] = map[string]any{"repository": repository, "tag": tag, "pullPolicy": "Never"}
-	values["hostNetwork"] = true
+	ours := imageValues(image.Keymount)
+	ours["pullPolicy"] = "Never"
+	values["image"], values["hostNetwork"] = ours, true
+}
+
+// imageValues are the chart's values for an image: registry:5000/name:tag@sha256:digest.
+func imageValues(reference string) map[string]any {
+	values := map[string]any{}
+	name, digest, found := strings.Cut(reference, "@")
+	if found {
+		values["digest"] = digest
+	}
+	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") { // before that it is a port's
+		values["tag"], name = name[colon+1:], name[:colon]
+	}
+	values["repository"] = name
+	return values
+}
+
+func TestImageValues(t *testing.T) {
+	for reference, want := range map[string]map[string]any{
+		"keymount":                                       {"repository": "keymount"},
+		"docker.io/library/keymount:e2e":                 {"repository": "docker.io/library/keymount", "tag": "e2e"},
+		"localhost:5000/keymount":                        {"repository": "localhost:5000/keymount"},
+		"localhost:5000/team/keymount:1.2":               {"repository": "localhost:5000/team/keymount", "tag": "1.2"},
+		"registry.example/keymount@sha256:0a1b":          {"repository": "registry.example/keymount", "digest": "sha256:0a1b"},
+		"registry.example:5000/keymount:1.2@sha256:0a1b": {"repository": "registry.example:5000/keymount", "tag": "1.2", "digest": "sha256:0a1b"},
+	} {
+		if diff := cmp.Diff(want, imageValues(reference)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", reference, diff)
+		}
+	}
 }
 
 // serveVault lets the nodes reach Vault by the name that the examples have for it.
@@ -274,7 +323,7 @@ func (s *suite) serveVault(t *testing.T, address string) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close(); <-ended })
-	s.vaultAddress = "http://" + net.JoinHostPort(vaultHost, vaultPort)
+	s.vaultAddress = examplesVault
 }
 
 // newCertificate is a self-signed certificate and its key, in PEM.

@@ -36,16 +36,19 @@ const pollEvery = 300 * time.Millisecond
 
 // kube is the cluster as kubectl sees it.
 type kube struct {
-	config *rest.Config
+	ctx      context.Context // of the whole suite, and ends with ctrl-C
+	patience int             // what limits are multiplied with
+	config   *rest.Config
 	*kubernetes.Clientset
 	objects dynamic.Interface
 	kinds   *restmapper.DeferredDiscoveryRESTMapper
 }
 
-func newKube(t *testing.T, config *rest.Config) *kube {
+func newKube(ctx context.Context, t *testing.T, config *rest.Config, patience int) *kube {
 	t.Helper()
 	config = rest.CopyConfig(config)
-	config.QPS, config.Burst = -1, -1 // a test waits for the cluster, not for itself
+	config.QPS, config.Burst = -1, -1         // a test waits for the cluster, not for itself
+	config.WarningHandler = rest.NoWarnings{} // of old kinds, when all are listed
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +61,7 @@ func newKube(t *testing.T, config *rest.Config) *kube {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &kube{config, clients, objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(asked))}
+	return &kube{ctx, patience, config, clients, objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(asked))}
 }
 
 // apply is `kubectl apply -f -` for YAML documents.
@@ -138,7 +141,7 @@ func (k *kube) pod(t *testing.T, namespace, name string) *core.Pod {
 // ready waits until the pod's containers run and are ready.
 func (k *kube) ready(t *testing.T, namespace, name string, limit time.Duration) {
 	t.Helper()
-	within(t, limit, "pod "+namespace+"/"+name+" is ready", func() error {
+	k.within(t, limit, "pod "+namespace+"/"+name+" is ready", func() error {
 		pod, err := k.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -172,7 +175,7 @@ func (k *kube) remove(t *testing.T, namespace, name string) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Error(err)
 	}
-	within(t, time.Minute, "pod "+namespace+"/"+name+" is gone", func() error {
+	k.within(t, time.Minute, "pod "+namespace+"/"+name+" is gone", func() error {
 		_, err := k.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -224,15 +227,18 @@ func (k *kube) logs(t *testing.T, namespace, pod string) string {
 }
 
 // within tries again until attempt has no error, and fails the test with the last
-// one when there is no time left.
-func within(t *testing.T, limit time.Duration, what string, attempt func() error) {
+// one when there is no time left. Limits are for nodes whose kubelets are in no hurry
+// as well: see kube.patience.
+func (k *kube) within(t *testing.T, limit time.Duration, what string, attempt func() error) {
 	t.Helper()
-	if err := retry(t, limit, attempt); err != nil {
+	limit *= time.Duration(k.patience)
+	if err := k.retry(t, limit, attempt); err != nil {
 		t.Fatalf("after %s it is not so that %s: %v", limit, what, err)
 	}
 }
 
-func retry(t *testing.T, limit time.Duration, attempt func() error) error {
+// retry is within without a judgement. It also ends with ctrl-C.
+func (k *kube) retry(t *testing.T, limit time.Duration, attempt func() error) error {
 	t.Helper()
 	late := time.After(limit)
 	tick := time.NewTicker(pollEvery)
@@ -245,8 +251,8 @@ func retry(t *testing.T, limit time.Duration, attempt func() error) error {
 		select {
 		case <-late:
 			return err
-		case <-t.Context().Done():
-			return errors.Join(err, t.Context().Err())
+		case <-k.ctx.Done():
+			t.Fatalf("interrupted: %v", err)
 		case <-tick.C:
 		}
 	}

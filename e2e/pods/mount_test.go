@@ -1,121 +1,14 @@
 package pods_test
 
 import (
-	"bytes"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
-	"gopkg.in/yaml.v3"
-	"software.sslmate.com/src/go-pkcs12"
 )
-
-// form is an entry of provider/testdata/forms.yaml: what docs/forms.md documents.
-type form struct {
-	Form      string
-	Store     string
-	Secrets   yaml.Node
-	Later     yaml.Node
-	Elsewhere yaml.Node
-	Objects   string
-	Files     map[string]string
-	Modes     map[string]string
-}
-
-// plain says whether every file can be written down; the others hold certificates
-// that are made at run time.
-func (f form) plain() bool {
-	for _, content := range f.Files {
-		if strings.HasPrefix(content, "(") {
-			return false
-		}
-	}
-	return true
-}
-
-// slug is the form's name as a segment of a path.
-func (f form) slug() string { return strings.ReplaceAll(strings.ToLower(f.Form), " ", "-") }
-
-func readForms(t *testing.T) []form {
-	t.Helper()
-	data, err := os.ReadFile("../../provider/testdata/forms.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all, plain []form
-	if err := yaml.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.plain() && f.Store == "" && f.Elsewhere.IsZero() { // a bundle has no versions, and there is one of it
-			plain = append(plain, f)
-		}
-	}
-	if len(plain) < 10 {
-		t.Fatalf("only %d forms can be read back", len(plain))
-	}
-	return plain
-}
-
-// formSecrets are the lines of a bundle that holds every form's secrets, each below
-// a path of its own. Numbers stay as they are spelt.
-func formSecrets(t *testing.T) string {
-	t.Helper()
-	var lines strings.Builder
-	for _, f := range readForms(t) {
-		lines.WriteString(regexp.MustCompile(`(?m)^shop/`).ReplaceAllString(f.Secrets.Value, "forms/"+f.slug()+"/"))
-	}
-	return lines.String()
-}
-
-// Every form of a class, as a process in the container finds it.
-func (s *suite) testForms(t *testing.T) {
-	t.Parallel()
-	c := s.newScene(t, "forms", "recommended")
-	var objects strings.Builder
-	want, modes := map[string]string{}, map[string]string{}
-	for _, f := range readForms(t) {
-		text := strings.ReplaceAll(f.Objects, "shop/", "forms/"+f.slug()+"/")
-		text = regexp.MustCompile(`file: (\./)?`).ReplaceAllString(text, "file: "+f.slug()+"/")
-		objects.WriteString(text)
-		for file, content := range f.Files {
-			if file == ".keymount" {
-				continue // what a volume holds when it would hold nothing else
-			}
-			path := f.slug() + "/" + file
-			want[path], modes[path] = content, "444"
-			if mode, ok := f.Modes[file]; ok {
-				modes[path] = strings.TrimPrefix(mode, "0")
-			}
-		}
-	}
-	c.class("forms", "objects: |\n"+indent(objects.String(), 2), "")
-	c.running("forms", "forms")
-
-	got, gotModes := c.tree("forms")
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("files (-documented +in the container):\n%s", diff)
-	}
-	if diff := cmp.Diff(modes, gotModes); diff != "" {
-		t.Errorf("modes (-documented +in the container):\n%s", diff)
-	}
-	versions, _ := c.statusObject("forms", "forms")
-	for path := range want {
-		if versions[path] == "" {
-			t.Errorf("SecretProviderClassPodStatus has no version of %s", path)
-		}
-	}
-	if len(versions) != len(want) {
-		t.Errorf("SecretProviderClassPodStatus has %d versions, want %d", len(versions), len(want))
-	}
-	c.readOnlyTmpfs("forms")
-}
 
 // tree reads all files of the volume, and their modes.
 func (c *scene) tree(pod string) (files, modes map[string]string) {
@@ -142,12 +35,17 @@ func (c *scene) tree(pod string) (files, modes map[string]string) {
 	return files, modes
 }
 
+// volumeMounted fits the line of /proc/self/mountinfo for a volume that is there: the
+// whole of a tmpfs, read-only. An empty mount is a folder of the node's disk, which
+// may itself be a tmpfs: its line has the folder's path in place of the first slash.
+var volumeMounted = regexp.MustCompile(`(?m)^\d+ \d+ \d+:\d+ / /secrets ro[, ].* - tmpfs `)
+
 // readOnlyTmpfs checks that the volume is in memory and that nobody can change it.
 func (c *scene) readOnlyTmpfs(pod string) {
 	c.t.Helper()
-	mount, err := c.exec(c.t, c.namespace, pod, "grep", " /secrets ", "/proc/mounts")
-	if err != nil || !regexp.MustCompile(`^tmpfs /secrets tmpfs ro,`).MatchString(mount) {
-		c.t.Errorf("the volume is mounted as %q (%v), want a read-only tmpfs", mount, err)
+	mount, err := c.exec(c.t, c.namespace, pod, "grep", " /secrets ", "/proc/self/mountinfo")
+	if err != nil || !volumeMounted.MatchString(mount) {
+		c.t.Errorf("the volume is mounted as %q (%v), want a read-only tmpfs of its own", mount, err)
 	}
 	for _, command := range []string{"echo x >/secrets/new", "rm -rf /secrets/..data", "mkdir /secrets/folder", "mount -o remount,rw /secrets"} {
 		if out, err := c.exec(c.t, c.namespace, pod, "sh", "-c", command); err == nil {
@@ -156,37 +54,18 @@ func (c *scene) readOnlyTmpfs(pod string) {
 	}
 }
 
-// The forms of a certificate, which are binary or made at run time.
-func (s *suite) testCertificates(t *testing.T) {
-	t.Parallel()
-	const password = "fake-password"
-	c := s.newScene(t, "certificates", "recommended")
-	certificate, key := newCertificate(t)
-	s.put(t, "e2e/certificates", map[string]any{"tls.crt": certificate, "tls.key": key, "password": password})
-	c.class("app", `
-store: prod
-role: e2e
-objects: |
-  - {path: secret/e2e/certificates, format: pem, file: tls/}
-  - {path: secret/e2e/certificates, format: pem, file: server.pem}
-  - {path: secret/e2e/certificates, format: pfx, passwordKey: password, file: server.p12}
-  - {path: secret/e2e/certificates, format: jks, passwordKey: password, file: server.jks}
-`, "")
-	c.running("app", "app")
-	files, _ := c.tree("app")
-	for file, want := range map[string]string{"tls/tls.crt": certificate, "tls/tls.key": key, "server.pem": certificate + key} {
-		if files[file] != want {
-			t.Errorf("%s is not what was put in", file)
+// The lines of a volume and of a folder of the node in its place, as they were seen.
+func TestVolumeMounted(t *testing.T) {
+	for line, want := range map[string]bool{
+		"1432 1420 0:115 / /secrets ro,relatime - tmpfs tmpfs rw":                                                                   true,
+		"1432 1420 0:76 /pods/8c1e/volumes/kubernetes.io~csi/secrets/mount /secrets ro,relatime - tmpfs tmpfs rw,mode=755":          false,
+		"1432 1420 8:1 /var/lib/kubelet/pods/8c1e/volumes/kubernetes.io~csi/secrets/mount /secrets ro,relatime - ext4 /dev/sda1 rw": false,
+		"1432 1420 0:115 / /secrets rw,relatime - tmpfs tmpfs rw":                                                                   false,
+		"1432 1420 8:1 / /secrets ro,relatime - ext4 /dev/sda1 rw":                                                                  false,
+	} {
+		if volumeMounted.MatchString(line) != want {
+			t.Errorf("%q is taken for a volume: %t", line, !want)
 		}
-	}
-	block, _ := pem.Decode([]byte(certificate))
-	_, inPFX, err := pkcs12.Decode([]byte(files["server.p12"]), password)
-	if err != nil || !bytes.Equal(inPFX.Raw, block.Bytes) {
-		t.Errorf("server.p12 does not hold the certificate: %v", err)
-	}
-	keys := keystore.New()
-	if err := keys.Load(strings.NewReader(files["server.jks"]), []byte(password)); err != nil || len(keys.Aliases()) != 1 {
-		t.Errorf("server.jks has the aliases %q: %v", keys.Aliases(), err)
 	}
 }
 

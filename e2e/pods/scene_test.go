@@ -55,17 +55,17 @@ spec:
 `, name, c.namespace, c.provider, indent(parameters, 4), indent(more, 2)))
 }
 
-// atStart is what a container writes first: how its volume is mounted, and what it
-// finds there. An empty mount is a directory of the node's disk.
-const atStart = `grep ' /secrets ' /proc/mounts; echo files: $(ls -A /secrets); exec sleep 1000000`
+// atStart is what a container writes first: how its volume is mounted, see
+// volumeMounted, and what it finds there.
+const atStart = `grep ' /secrets ' /proc/self/mountinfo; echo files: $(ls -A /secrets); exec sleep 1000000`
 
-// pod makes one that mounts the class at /secrets.
-func (c *scene) pod(name, class string) {
+// start makes a pod that mounts the class at /secrets.
+func (c *scene) start(name, class string) {
 	c.t.Helper()
-	c.podAs(name, class, "app")
+	c.startAs(name, class, "app")
 }
 
-func (c *scene) podAs(name, class, serviceAccount string) {
+func (c *scene) startAs(name, class, serviceAccount string) {
 	c.t.Helper()
 	selector := "{}"
 	if c.node != "" {
@@ -94,7 +94,7 @@ spec:
 // running makes the pod and waits until it runs.
 func (c *scene) running(name, class string) {
 	c.t.Helper()
-	c.pod(name, class)
+	c.start(name, class)
 	c.ready(c.t, c.namespace, name, readyLimit)
 }
 
@@ -107,7 +107,7 @@ func (c *scene) read(pod, file string) (string, error) {
 // holds waits until the file of the pod app has the content.
 func (c *scene) holds(file, content string, limit time.Duration) {
 	c.t.Helper()
-	within(c.t, limit, fmt.Sprintf("%s is %q", file, content), func() error {
+	c.within(c.t, limit, fmt.Sprintf("%s is %q", file, content), func() error {
 		got, err := c.read("app", file)
 		if err == nil && got != content {
 			err = fmt.Errorf("it is %q", got)
@@ -160,7 +160,7 @@ func (c *scene) secret(name string) map[string]string {
 // tells waits until an event of the pod app holds all the texts.
 func (c *scene) tells(texts ...string) {
 	c.t.Helper()
-	within(c.t, time.Minute, fmt.Sprintf("an event says %q", texts), func() error {
+	c.within(c.t, time.Minute, fmt.Sprintf("an event says %q", texts), func() error {
 		events := c.events(c.t, c.namespace, "app")
 		for _, event := range events {
 			if holdsAll(event, texts) {

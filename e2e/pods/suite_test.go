@@ -4,7 +4,7 @@
 // One test, TestPods, starts everything, and its parts run side by side: each has a
 // namespace of its own. A part alone, and what it depends on:
 //
-//	go test ./pods -run TestPods/Rotation -v
+//	go test ./pods -run TestPods/SideBySide/Rotation -v
 package pods_test
 
 import (
@@ -13,8 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,7 +30,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/cluster/clustertest"
 	"github.com/keymount/keymount/e2e/image"
+	"github.com/keymount/keymount/e2e/programs"
 	"github.com/keymount/keymount/e2e/vaulttest"
 )
 
@@ -43,7 +44,11 @@ const (
 	defaultInterval = 2 * time.Minute
 	vaultNamespace  = "keymount-e2e-vault" // of Vault's own service account
 	vaultHost       = "vault.vault.svc"    // of examples/values.yaml
-	vaultPort       = "8200"
+	// unhurried is what limits are multiplied with where kubelets call every 60 to 90 s
+	// and the driver may have its default interval.
+	unhurried     = 3
+	vaultPort     = "8200"
+	examplesVault = "http://" + vaultHost + ":" + vaultPort
 	// sideBySide is how many parts run at a time: they wait most of the time.
 	sideBySide = "32"
 )
@@ -59,7 +64,11 @@ const (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	_ = flag.Set("test.parallel", sideBySide)
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		_ = flag.Set("test.parallel", sideBySide)
+	}
 	os.Exit(m.Run())
 }
 
@@ -75,10 +84,13 @@ type suite struct {
 	outages      map[string]*outage
 	kubeconfig   string
 	folder       string
-	refresh      time.Duration // of the stores
+	helmProgram  string
+	before       map[string]bool // the cluster's inventory before keymount was installed
 	postgres     *vaulttest.Postgres
 	environment  []string // of the examples' setup.sh
 
+	chain    certificates
+	forms    string // their part of the bundle
 	bundled  sync.Mutex
 	plain    []byte // the examples' part of the bundle
 	identity *age.X25519Identity
@@ -90,7 +102,6 @@ func TestPods(t *testing.T) {
 	defer func() { t.Logf("measured:\n%s", &s.reporter) }()
 	t.Run("SideBySide", func(t *testing.T) {
 		t.Run("Forms", s.testForms)
-		t.Run("Certificates", s.testCertificates)
 		t.Run("Vault", s.testVault)
 		t.Run("VaultDialect", s.testVaultDialect)
 		t.Run("Rotation", s.testRotation)
@@ -102,12 +113,13 @@ func TestPods(t *testing.T) {
 		t.Run("NoEmptyMounts", s.testNoEmptyMounts)
 		t.Run("StubProvider", s.testStubProvider)
 		t.Run("Examples", s.testExamples)
-		t.Run("Restarts", func(t *testing.T) { // one after the other, on a node of their own
+		t.Run("Restarts", func(t *testing.T) { // one after the other, on nodes of their own
 			t.Parallel()
-			t.Run("Killed", s.testKilledProvider)
 			t.Run("Storm", s.testStorm)
+			t.Run("Killed", s.testKilledProvider)
 		})
 	})
+	t.Run("Codes", s.testCodes)
 	t.Run("Rights", s.testRights)
 	t.Run("Uninstall", s.testUninstall)
 }
@@ -124,17 +136,25 @@ func nodesFor(images []string) []nodeFor {
 		{"recommended", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: 0, Images: images}},
 		{"fast", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: quick, Images: images}},
 		{"defaults", cluster.NodeOptions{RotationInterval: defaultInterval, Images: images}},
+		{"defaults-0s", cluster.NodeOptions{RotationInterval: 0, Images: images}},
 		{"restarts", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: 0, Images: images}},
+		{"restarts-2m", cluster.NodeOptions{SyncFrequency: quick, RotationInterval: defaultInterval, Images: images}},
 	}
 }
 
 func newSuite(t *testing.T) *suite {
 	t.Helper()
-	s := &suite{folder: t.TempDir(), nodes: map[string]*cluster.Node{}}
+	ctx := clustertest.Context(t)
+	s := &suite{folder: t.TempDir(), nodes: map[string]*cluster.Node{}, chain: newChain(t)}
+	s.forms = formSecrets(t, s.chain)
+	var err error
+	if s.helmProgram, err = programs.Helm(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if kubeconfig := os.Getenv(envKubeconfig); kubeconfig != "" {
-		s.useCluster(t, kubeconfig)
+		s.useCluster(ctx, t, kubeconfig)
 	} else {
-		s.startCluster(t)
+		s.startCluster(ctx, t)
 	}
 	s.keepApart(t)
 	s.prepareVault(t)
@@ -142,8 +162,9 @@ func newSuite(t *testing.T) *suite {
 	return s
 }
 
-// useCluster takes a cluster that is there, with the driver installed.
-func (s *suite) useCluster(t *testing.T, kubeconfig string) {
+// useCluster takes a cluster that is there, with the driver installed, and nothing
+// that this suite would change or remove.
+func (s *suite) useCluster(ctx context.Context, t *testing.T, kubeconfig string) {
 	t.Helper()
 	for _, name := range []string{envImage, envVault, envVaultToken} {
 		if os.Getenv(name) == "" {
@@ -154,57 +175,62 @@ func (s *suite) useCluster(t *testing.T, kubeconfig string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.kube, s.kubeconfig = newKube(t, config), kubeconfig
+	s.kube, s.kubeconfig = newKube(ctx, t, config, unhurried), kubeconfig
+	if taken := s.taken(ctx, t); len(taken) > 0 {
+		t.Fatalf("these are there already, and this suite makes and removes its own: %s", strings.Join(taken, ", "))
+	}
+}
+
+// taken is what the cluster has of the names that this suite uses.
+func (s *suite) taken(ctx context.Context, t *testing.T) (found []string) {
+	t.Helper()
+	namespaces, err := s.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range namespaces.Items {
+		if isOurs(namespace.Name) {
+			found = append(found, "namespace "+namespace.Name)
+		}
+	}
+	_, err = s.RbacV1().ClusterRoleBindings().Get(ctx, vaultNamespace, metav1.GetOptions{})
+	if err == nil {
+		found = append(found, "ClusterRoleBinding "+vaultNamespace)
+	} else if !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// isOurs says whether this suite makes a namespace of that name.
+func isOurs(name string) bool {
+	return name == releaseNamespace || name == vaultNamespace || name == "stranger" ||
+		slices.ContainsFunc([]string{"stranger-", "e2e-", "example-"}, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // startCluster makes one for this run, and ends it with the test or with ctrl-C.
-func (s *suite) startCluster(t *testing.T) {
+func (s *suite) startCluster(ctx context.Context, t *testing.T) {
 	t.Helper()
-	logs, err := os.MkdirTemp("", "keymount-e2e-logs-") //nolint:usetesting // it stays when the test fails
+	images, err := image.All(ctx, "../..", s.folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := cluster.Options{Hosts: map[string]string{vaultHost: s.vaultIP()}, Logs: logs, Progress: os.Stderr}
-	images, err := image.All(t.Context(), "../..", s.folder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	options := cluster.Options{Hosts: map[string]string{vaultHost: s.vaultIP()}}
 	for _, node := range nodesFor(images) {
 		options.Nodes = append(options.Nodes, node.NodeOptions)
 	}
-	ctx, stop := signal.NotifyContext(context.WithoutCancel(t.Context()), os.Interrupt, syscall.SIGTERM)
-	started, err := cluster.Start(ctx, options)
-	if err != nil {
-		stop()
-		t.Fatal(err)
-	}
-	interrupted := context.AfterFunc(ctx, func() {
-		_ = started.Stop()
-		os.Exit(130) // as ctrl-C does, after cleaning up
-	})
-	t.Cleanup(func() {
-		interrupted()
-		stop()
-		if err := started.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the logs of every part are in %s", logs)
-		} else {
-			_ = os.RemoveAll(logs)
-		}
-	})
-	s.cluster, s.kube, s.kubeconfig = started, newKube(t, started.Config), started.Kubeconfig
+	started := clustertest.Start(ctx, t, options)
+	s.cluster, s.kube, s.kubeconfig = started, newKube(ctx, t, started.Config, 1), started.Kubeconfig
 	for i, node := range nodesFor(nil) {
 		s.nodes[node.purpose] = started.Nodes[i]
 	}
 }
 
-// keepApart leaves two nodes to the tests that name them: what an example's change
-// takes there would be minutes, or a keymount that is being killed.
+// keepApart leaves nodes to the tests that name them: what an example's change takes
+// there would be minutes, or a keymount that is being killed.
 func (s *suite) keepApart(t *testing.T) {
 	t.Helper()
-	for _, purpose := range []string{"defaults", "restarts"} {
+	for _, purpose := range []string{"defaults", "defaults-0s", "restarts", "restarts-2m"} {
 		if name := s.nodeName(purpose); name != "" {
 			s.apply(t, "{apiVersion: v1, kind: Node, metadata: {name: "+name+"}, spec: {unschedulable: true}}")
 		}
@@ -289,56 +315,56 @@ func (s *suite) drop(t *testing.T, path string) {
 	}
 }
 
-// keymounts are the provider's pods.
-func (k *kube) keymounts(t *testing.T) []core.Pod {
-	t.Helper()
-	list, err := k.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=keymount"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list.Items
-}
-
 // runHelm runs the real helm.
 func (s *suite) runHelm(t *testing.T, args ...string) string {
 	t.Helper()
-	modfile, err := filepath.Abs("../../tools/helm/go.mod")
+	out, err := s.helm(s.ctx, args...)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, out)
 	}
-	//nolint:gosec // G204: a tool of this repository
-	command := exec.CommandContext(t.Context(), "go", append([]string{"tool", "-modfile=" + modfile, "helm", "--kubeconfig", s.kubeconfig}, args...)...)
+	return out
+}
+
+func (s *suite) helm(ctx context.Context, args ...string) (out string, err error) {
+	command := exec.CommandContext(ctx, s.helmProgram, append([]string{"--kubeconfig", s.kubeconfig}, args...)...) //nolint:gosec // G204: a tool of this repository
 	command.Dir = "../.."
 	command.Env = append(os.Environ(), "HELM_CACHE_HOME="+s.folder, "HELM_CONFIG_HOME="+s.folder, "HELM_DATA_HOME="+s.folder)
-	out, err := command.CombinedOutput()
+	// Interrupted, it notes in the cluster how far it has come.
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = 10 * time.Second
+	printed, err := command.CombinedOutput()
 	if err != nil {
-		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+		err = fmt.Errorf("helm %s: %w", strings.Join(args, " "), err)
 	}
-	return string(out)
+	return string(printed), err
 }
 
 // listable are all kinds of objects that the cluster has.
-func (s *suite) listable(t *testing.T) []dynamic.ResourceInterface {
+func (s *suite) listable(t *testing.T) (all []listable) {
 	t.Helper()
 	groups, err := s.Discovery().ServerPreferredResources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []dynamic.ResourceInterface
 	for _, group := range groups {
 		for _, resource := range group.APIResources {
-			if strings.Contains(resource.Name, "/") {
+			if !slices.Contains(resource.Verbs, "list") {
 				continue
 			}
 			version, err := schema.ParseGroupVersion(group.GroupVersion)
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, s.objects.Resource(version.WithResource(resource.Name)))
+			all = append(all, listable{s.objects.Resource(version.WithResource(resource.Name)), resource.Namespaced})
 		}
 	}
 	if len(all) < 20 {
 		t.Fatalf("only %d kinds of objects", len(all))
 	}
 	return all
+}
+
+type listable struct {
+	dynamic.NamespaceableResourceInterface
+	namespaced bool
 }

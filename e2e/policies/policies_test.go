@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/cluster/clustertest"
 )
 
 const (
@@ -73,15 +74,7 @@ func TestPolicies(t *testing.T) {
 // start starts a control plane with three namespaces and no policy.
 func start(t *testing.T) *judge {
 	t.Helper()
-	c, err := cluster.Start(t.Context(), cluster.Options{Progress: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	c := clustertest.Start(clustertest.Context(t), t, cluster.Options{})
 	for _, name := range []string{"keymount", "shop", "blog"} {
 		namespace := &core.Namespace{ObjectMeta: meta.ObjectMeta{Name: name}}
 		if _, err := c.Client.CoreV1().Namespaces().Create(t.Context(), namespace, meta.CreateOptions{}); err != nil {

@@ -40,7 +40,7 @@ func Build(ctx context.Context, progress io.Writer, source string, args ...strin
 	if err := os.MkdirAll(place, 0o750); err != nil {
 		return "", fmt.Errorf("find a place for the programs of %s: %w", what, err)
 	}
-	unlock, err := lock(filepath.Join(place, "lock"))
+	unlock, err := lock(ctx, filepath.Join(place, "lock"))
 	if err != nil {
 		return "", fmt.Errorf("wait for the build of %s: %w", what, err)
 	}
@@ -78,6 +78,24 @@ func Vault(ctx context.Context, progress io.Writer) (program string, err error) 
 	}
 	folder, err := Build(ctx, progress, source, "-ldflags=-s -w", ".")
 	return filepath.Join(folder, "vault"), err
+}
+
+// Helm builds the real helm and returns it. Go keeps it in its own cache.
+func Helm(ctx context.Context) (program string, err error) {
+	e2e, err := Source(ctx, ".")
+	if err != nil {
+		return "", err
+	}
+	command := exec.CommandContext(ctx, "go", "tool", "-n", "-modfile=tools/helm/go.mod", "helm")
+	command.Dir = filepath.Dir(e2e)
+	out, err := command.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	if err != nil {
+		return "", fmt.Errorf("build helm: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Source is a folder of e2e, wherever the test's package lies.
@@ -131,15 +149,27 @@ func digestOf(source string, args []string) (string, error) {
 	return hex.EncodeToString(digest.Sum(nil)[:10]), nil
 }
 
-// lock waits until this process holds the lock file. The kernel lets go of it
-// when the process ends.
-func lock(name string) (unlock func(), err error) {
+// lock waits until this process holds the lock file, or the context ends. The kernel
+// lets go of it when the process ends.
+func lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), file.Close())
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), file.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", name, context.Cause(ctx)), file.Close())
+		case <-ticker.C:
+		}
 	}
-	return func() { _ = file.Close() }, nil
 }

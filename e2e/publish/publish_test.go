@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,17 +29,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/keymount/keymount/e2e/cluster"
+	"github.com/keymount/keymount/e2e/cluster/clustertest"
 	"github.com/keymount/keymount/store/bundle"
 )
 
 const (
-	startLimit  = time.Minute
+	startLimit = time.Minute
+	// kubelet is the folder below which the driver mounts.
+	kubelet     = "/var/lib/kubelet/pods"
 	publishMode = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
 )
 
 // stage is a driver without a kubelet, and keymount.
 type stage struct {
-	t        *testing.T
+	ctx      context.Context // of the whole test, and ends with ctrl-C
 	cluster  *cluster.Cluster
 	node     *cluster.Node
 	driver   csi.NodeClient
@@ -56,16 +60,9 @@ func TestPublish(t *testing.T) {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	c, err := cluster.Start(t.Context(), cluster.Options{Progress: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	node, err := c.StartDriver(t.Context(), cluster.NodeOptions{})
+	ctx := clustertest.Context(t)
+	c := clustertest.Start(ctx, t, cluster.Options{})
+	node, err := c.StartDriver(ctx, cluster.NodeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +71,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = connection.Close() })
-	s := &stage{t: t, cluster: c, node: node, driver: csi.NewNodeClient(connection), folder: t.TempDir()}
+	s := &stage{ctx: ctx, cluster: c, node: node, driver: csi.NewNodeClient(connection), folder: t.TempDir()}
 	if s.identity, err = age.GenerateX25519Identity(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,16 +125,16 @@ versionKeyFile: version.key
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), program, "serve", "--config", filepath.Join(s.folder, "keymount.yaml")) //nolint:gosec // G204: just built
+	command := exec.CommandContext(s.ctx, program, "serve", "--config", filepath.Join(s.folder, "keymount.yaml")) //nolint:gosec // G204: just built
 	command.Stderr = log
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = startLimit
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := command.Start(); err != nil {
+	if err := s.cluster.StartBeside(command); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = command.Wait() // the test's context has ended, and with it the process
+		_ = command.Cancel() // it may have ended already
+		_ = command.Wait()
 		_ = log.Close()
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
@@ -224,7 +221,7 @@ func (s *stage) token(t *testing.T, namespace, pod, uid string) string {
 
 func (s *stage) publish(t *testing.T, request *csi.NodePublishVolumeRequest) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	ctx, cancel := context.WithTimeout(s.ctx, startLimit)
 	defer cancel()
 	_, err := s.driver.NodePublishVolume(ctx, request, grpc.WaitForReady(true))
 	return err
@@ -256,11 +253,14 @@ func (s *stage) testRotation(t *testing.T) {
 	if got := s.file(t, request, "db/password"); got != "fake-2" {
 		t.Errorf("after the rotation: %q", got)
 	}
+	if mounts, err := s.node.Mounts(kubelet); err != nil || !slices.Contains(mounts, request.GetTargetPath()) {
+		t.Fatalf("the volume is not among the mounts %q (%v): this test cannot tell whether it goes", mounts, err)
+	}
 	_, err := s.driver.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: request.GetVolumeId(), TargetPath: request.GetTargetPath()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mounts, err := s.node.Mounts("/var/lib/kubelet/pods")
+	mounts, err := s.node.Mounts(kubelet)
 	if _, missing := os.Lstat(filepath.Join(s.node.Root, request.GetTargetPath(), "db")); len(mounts) > 0 || err != nil || !errors.Is(missing, fs.ErrNotExist) {
 		t.Errorf("there are mounts left: %q, %v, %v", mounts, err, missing)
 	}
@@ -283,7 +283,7 @@ func (s *stage) refused(t *testing.T, request *csi.NodePublishVolumeRequest, tex
 	if err == nil || !strings.Contains(status.Convert(err).Message(), text) || status.Code(err) == codes.OK {
 		t.Errorf("got  %v\nwant %s", err, text)
 	}
-	if mounts, err := s.node.Mounts(request.GetTargetPath()); err != nil || len(mounts) > 0 {
+	if mounts, err := s.node.Mounts(kubelet); err != nil || len(mounts) > 0 {
 		t.Errorf("there is a mount: %q, %v", mounts, err)
 	}
 }

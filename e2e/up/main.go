@@ -42,13 +42,24 @@ func run() int {
 	return 0
 }
 
-// buildAll builds what the tests take, Vault as well.
-func buildAll(ctx context.Context) error {
-	_, err := cluster.Build(ctx, os.Stderr)
-	if err != nil {
+// buildAll builds what the tests take: the cluster's programs, Vault, helm, and all
+// that goes into images.
+func buildAll(ctx context.Context) (err error) {
+	if _, err := cluster.Build(ctx, os.Stderr); err != nil {
 		return err
 	}
-	_, err = programs.Vault(ctx, os.Stderr)
+	if _, err := programs.Vault(ctx, os.Stderr); err != nil {
+		return err
+	}
+	if _, err := programs.Helm(ctx); err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "keymount-up-")
+	if err != nil {
+		return fmt.Errorf("make a folder for images: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	_, err = image.All(ctx, "..", folder)
 	return err
 }
 
