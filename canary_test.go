@@ -49,10 +49,10 @@ func canaries() []any {
 		provider.Options{},
 		provider.Provider{},
 		provider.Request{},
+		provider.Server{},
 		vault.Request{},
 		store.Session{},
 		store.Lease{},
-		provider.Backend{},
 		auth.Sessions{},
 		auth.Login{},
 	}

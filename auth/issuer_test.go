@@ -101,13 +101,14 @@ func newIssuer(t *testing.T, keyID string) *providertest.Issuer {
 // verify checks a token of issuer, within the 25 seconds that a mount has.
 func verify(t *testing.T, v *auth.Verifier, issuer *providertest.Issuer) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+	return verifyWithin(t, v, sign(t, issuer, nil), 25*time.Second)
+}
+
+func verifyWithin(t *testing.T, v *auth.Verifier, token secret.Bytes, limit time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	token, err := issuer.Sign(issuer.ClaimsFor(api, audience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = v.Verify(ctx, secret.New([]byte(token)), auth.Expected{Audience: audience, Pod: api})
+	_, err := v.Verify(ctx, token, wanted())
 	return err
 }
 

@@ -2,7 +2,9 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -22,32 +24,27 @@ const (
 	doubtAfter = time.Minute
 )
 
-// Method logs in to a store with a service account token.
-type Method interface {
-	// Login exchanges the token of a verified identity for the store's own. It
-	// returns soon after ctx ends; its errors wrap a kind of package store and hold
-	// no token.
-	Login(ctx context.Context, identity Identity, token secret.Bytes, role string) (Login, error)
-}
-
-// Login is what a store gave at a login.
-type Login struct {
-	Token secret.Bytes
-	// Expires is the end of the token's life; zero for one that does not end.
-	Expires time.Time
-}
-
 // Sessions remembers the logins of one store, so that the pods of a service
 // account share one. Nobody gets a login but with an Identity, which only a token
 // verified in this very request makes. It is safe for concurrent use.
 type Sessions struct {
-	method Method
-	perPod bool
-	now    func() time.Time
-	flight singleflight.Group
+	// Spare is how long before its end a login is renewed or replaced at the latest, so
+	// that what is made with it has time to be replaced, too; of a short life less, see
+	// session.go. Log, unless it is nil, is told of logins that cannot
+	// be renewed or revoked. Both are set before anything else is done.
+	Spare time.Duration
+	Log   *slog.Logger
 
-	mu     sync.Mutex
-	logins map[sessionKey]remembered
+	method  Method
+	renewer Renewer // nil when method is none
+	perPod  bool
+	now     func() time.Time
+	flight  singleflight.Group
+
+	mu       sync.Mutex // guards what follows and the sessions; not held while asking the store
+	sessions map[sessionKey]*session
+	turn     uint64    // counts who asks
+	swept    time.Time // when all sessions were last looked at
 }
 
 // sessionKey is who shares a login: two roles of one service account do not.
@@ -55,17 +52,12 @@ type sessionKey struct {
 	Role, Issuer, Audience, Namespace, ServiceAccount, ServiceAccountUID, PodUID string
 }
 
-type remembered struct {
-	Login
-	since time.Time
-	// useUntil leaves time to use the token before it ends.
-	useUntil time.Time
-}
-
-// NewSessions logs in with method. perPod gives each pod a login of its own. now
-// is the clock.
+// NewSessions logs in with method, and renews and revokes with it if it is a
+// [Renewer]. perPod gives each pod a login of its own. now is the clock.
 func NewSessions(method Method, perPod bool, now func() time.Time) *Sessions {
-	return &Sessions{method: method, perPod: perPod, now: now, logins: map[sessionKey]remembered{}}
+	s := &Sessions{method: method, perPod: perPod, now: now, sessions: map[sessionKey]*session{}}
+	s.renewer, _ = method.(Renewer)
+	return s
 }
 
 func (s *Sessions) key(identity Identity, role string) sessionKey {
@@ -79,91 +71,198 @@ func (s *Sessions) key(identity Identity, role string) sessionKey {
 	return k
 }
 
+// text is the key in one piece; none of its parts holds a NUL.
+func (k sessionKey) text() string {
+	return strings.Join([]string{k.Role, k.Issuer, k.Audience, k.Namespace, k.ServiceAccount, k.ServiceAccountUID, k.PodUID}, "\x00")
+}
+
 // Open returns the login of an identity with a role, and logs in when there is
-// none. Those who ask at the same time share one login, whoever gives up first.
+// none. Those who ask at the same time share one login, whoever gives up first. A
+// refusal counts for a while, longer each time: until then it is the answer.
 func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Bytes, role string) (Login, error) {
-	key := s.key(identity, role)
-	if login, ok := s.remembered(key); ok {
-		return login, nil
+	return s.open(ctx, identity, token, role, s.key(identity, role), true)
+}
+
+// attempt is what came of a login, and of whose.
+type attempt struct {
+	login Login
+	by    tokenSum
+}
+
+// open asks once more, if it may, where only another pod's token was refused.
+func (s *Sessions) open(ctx context.Context, identity Identity, token secret.Bytes, role string, key sessionKey, again bool) (Login, error) {
+	by := sumOf(token)
+	if login, known, err := s.known(key, identity, by); known {
+		return login, err
 	}
 	done := s.flight.DoChan(key.text(), func() (any, error) {
-		if login, ok := s.remembered(key); ok {
-			return login, nil // of a flight that has just ended
+		if login, known, err := s.known(key, identity, by); known {
+			return attempt{login, by}, err // of a flight that has just ended
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginLimit)
 		defer cancel()
-		login, err := s.logIn(ctx, identity, token, role)
-		if err == nil {
-			s.remember(key, login)
-		}
-		return login, err
+		login, err := contained(fmt.Sprintf("login as role %q", role), func() (Login, error) {
+			return s.method.Login(ctx, identity, token, role)
+		})
+		s.learn(key, identity, by, login, err)
+		return attempt{login, by}, err
 	})
 	select {
 	case result := <-done:
-		login, _ := result.Val.(Login)
-		return login, result.Err
+		made, _ := result.Val.(attempt)
+		if again && errors.Is(result.Err, ErrRefused) && made.by != by {
+			return s.open(ctx, identity, token, role, key, false)
+		}
+		return made.login, result.Err
 	case <-ctx.Done():
 		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", role, ctx.Err())
 	}
 }
 
-// logIn contains a panic: it would end the process, since a flight has a goroutine
-// of its own. What it says may be anything and is not passed on.
-func (s *Sessions) logIn(ctx context.Context, identity Identity, token secret.Bytes, role string) (login Login, err error) {
+// contained stops a panic: it would end the process, since what asks a store has a
+// goroutine of its own. What it says may be anything and is not passed on.
+func contained[T any](what string, f func() (T, error)) (result T, err error) {
 	defer func() {
 		if recover() != nil {
-			login, err = Login{}, fmt.Errorf("login as role %q ran into a bug", role)
+			var none T
+			result, err = none, fmt.Errorf("%s ran into a bug", what)
 		}
 	}()
-	return s.method.Login(ctx, identity, token, role)
+	return f()
+}
+
+// known is what Open answers without asking the store: a login or a refusal.
+// A refusal is that of a token: another pod's of the same service account may be good,
+// and a few of them are tried.
+func (s *Sessions) known(key sessionKey, identity Identity, by tokenSum) (login Login, known bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, now := s.touchLocked(key, identity), s.now()
+	switch {
+	case one.held != nil && one.held.usable(now, s.Spare):
+		return one.held.Login, true, nil
+	case one.denied != nil && !one.refused.over(now) && (one.deniedTo == by || one.others >= maxOthers):
+		return Login{}, true, one.denied
+	}
+	return Login{}, false, nil
+}
+
+// learn remembers what came of a login.
+func (s *Sessions) learn(key sessionKey, identity Identity, by tokenSum, login Login, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, now := s.touchLocked(key, identity), s.now()
+	switch {
+	case err == nil:
+		login.Renewable = login.Renewable && s.renewer != nil
+		if one.held != nil {
+			one.former = one.held
+		}
+		one.held = newHeld(login, now, s.Spare)
+		one.denied, one.refused, one.others = nil, backoff{}, 0
+	case !errors.Is(err, ErrRefused):
+	case one.denied != nil && !one.refused.over(now): // another token's, while one is remembered
+		one.denied, one.deniedTo = err, by
+		one.others++
+	default:
+		one.denied, one.deniedTo, one.others = err, by, 0
+		one.refused.fail(now, pauseFirst, pauseMost)
+	}
+}
+
+// touchLocked is the session of a key; identity vouches for it as long as its
+// token lives.
+func (s *Sessions) touchLocked(key sessionKey, identity Identity) *session {
+	one, ok := s.sessions[key]
+	if !ok {
+		if len(s.sessions) >= maxSessions {
+			s.evictLocked()
+		}
+		one = &session{}
+		s.sessions[key] = one
+	}
+	s.turn++
+	one.identity, one.turn, one.asked = identity, s.turn, s.now()
+	if identity.Expires.After(one.vouched) {
+		one.vouched = identity.Expires
+	}
+	return one
+}
+
+// evictLocked forgets the session that was asked for longest ago, one without a
+// login first: whoever is refused must not cost others their login.
+func (s *Sessions) evictLocked() {
+	var key sessionKey
+	var worst *session
+	for k, one := range s.sessions {
+		if worst == nil || one.before(worst) {
+			key, worst = k, one
+		}
+	}
+	delete(s.sessions, key)
+}
+
+// Vouch says that a pod of this identity was mounted with what was read before:
+// its login is still wanted, and may be renewed. It never logs in.
+func (s *Sessions) Vouch(identity Identity, role string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := s.key(identity, role)
+	if _, ok := s.sessions[key]; ok {
+		s.touchLocked(key, identity)
+	}
+}
+
+// Hold keeps the login with that token from being revoked before until, asked for
+// or not: something lives by it, such as a credential with a lease.
+func (s *Sessions) Hold(identity Identity, role string, token secret.Bytes, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.sessions[s.key(identity, role)]; ok && one.held.is(token) && until.After(one.held.needed) {
+		one.held.needed = until
+	}
+}
+
+// Ends is when the login with that token ends unless it is renewed; zero for one
+// that does not end. It is false for one that is not known, or not any more.
+func (s *Sessions) Ends(identity Identity, role string, token secret.Bytes) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.sessions[s.key(identity, role)]
+	switch {
+	case ok && one.held.is(token):
+		return one.held.Expires, true
+	case ok && one.former.is(token):
+		return one.former.Expires, true
+	}
+	return time.Time{}, false
 }
 
 // Forget drops a login that the store does not accept any more, and tells whether
 // another try makes sense. When it is not certain that the login has ended, it has
-// to be a minute old: a denial must not cost a login each time.
+// to be a minute old. A denial must not cost a login each time: the next one is
+// dropped after a pause, longer each time.
 func (s *Sessions) Forget(identity Identity, role string, login Login, certain bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := s.key(identity, role)
-	known, ok := s.logins[key]
-	if !ok || string(known.Token.Reveal()) != string(login.Token.Reveal()) {
+	one, ok := s.sessions[s.key(identity, role)]
+	if !ok || !one.held.is(login.Token) {
 		return true // somebody else has dropped it, or logged in anew
 	}
-	if !certain && s.now().Sub(known.since) < doubtAfter {
-		return false
-	}
-	delete(s.logins, key)
-	return true
-}
-
-func (s *Sessions) remembered(key sessionKey) (Login, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	known, ok := s.logins[key]
-	if !ok || !s.usable(known) {
-		return Login{}, false
-	}
-	return known.Login, true
-}
-
-func (s *Sessions) usable(r remembered) bool {
-	return r.Expires.IsZero() || s.now().Before(r.useUntil)
-}
-
-func (s *Sessions) remember(key sessionKey, login Login) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for other, known := range s.logins {
-		if !s.usable(known) || len(s.logins) >= maxSessions {
-			delete(s.logins, other)
+	now, first := s.now(), pauseFirst
+	if !certain {
+		first = doubtAfter
+		if age := now.Sub(one.held.made); age >= 0 && age < doubtAfter {
+			return false
 		}
 	}
-	// A tenth of the life, and a minute at most, is left for the reads under way.
-	life := login.Expires.Sub(s.now())
-	s.logins[key] = remembered{login, s.now(), login.Expires.Add(-min(life/10, time.Minute))}
-}
-
-// text is the key in one piece; none of its parts holds a NUL.
-func (k sessionKey) text() string {
-	return strings.Join([]string{k.Role, k.Issuer, k.Audience, k.Namespace, k.ServiceAccount, k.ServiceAccountUID, k.PodUID}, "\x00")
+	if !one.replaced.over(now) {
+		return false
+	}
+	one.replaced.fail(now, first, doubtMost)
+	if !certain {
+		one.former = one.held // it may live on, and what was made with it
+	}
+	one.held = nil
+	return true
 }

@@ -18,6 +18,7 @@ type logins struct {
 	mu    sync.Mutex
 	count int
 	life  time.Duration
+	renew bool // says that logins are renewable
 	err   error
 	gate  chan struct{} // when set, a login waits for it
 }
@@ -34,7 +35,7 @@ func (l *logins) Login(ctx context.Context, identity auth.Identity, _ secret.Byt
 			return auth.Login{}, ctx.Err()
 		}
 	}
-	login := auth.Login{Token: secret.New(fmt.Appendf(nil, "%s/%s as %s, %d", identity.Namespace, identity.ServiceAccount, role, n))}
+	login := auth.Login{Renewable: l.renew, Token: secret.New(fmt.Appendf(nil, "%s/%s as %s, %d", identity.Namespace, identity.ServiceAccount, role, n))}
 	if l.life > 0 {
 		login.Expires = time.Now().Add(l.life)
 	}
@@ -150,8 +151,45 @@ func TestDoubtfulLogin(t *testing.T) {
 	})
 }
 
-func TestRefusedLoginIsNotRemembered(t *testing.T) {
-	method := logins{err: errors.New("refused")}
+// A pod that is denied something for ever must not cost a login each time, whether
+// the store tells a denial from an end or not.
+func TestDenialsCostFewLogins(t *testing.T) {
+	for name, test := range map[string]struct {
+		certain     bool
+		every, span time.Duration
+		most        int
+	}{
+		"a denial that may be an end":   {false, 75 * time.Second, 24 * time.Hour, 24*6 + 4},
+		"logins that end as they begin": {true, time.Second, time.Hour, 14},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var method logins
+				s := auth.NewSessions(&method, false, time.Now)
+				for range test.span / test.every {
+					login, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.Forget(who(), "shop", login, test.certain)
+					time.Sleep(test.every)
+				}
+				if got := method.asked(); got < 3 || got > test.most {
+					t.Errorf("%d logins, want %d at most", got, test.most)
+				}
+				time.Sleep(time.Hour) // nobody is denied anything
+				login, _ := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+				time.Sleep(time.Minute)
+				if !s.Forget(who(), "shop", login, test.certain) {
+					t.Error("a login that has ended an hour later is not replaced at once")
+				}
+			})
+		})
+	}
+}
+
+func TestFailedLoginIsNotRemembered(t *testing.T) {
+	method := logins{err: errors.New("no answer")}
 	s := auth.NewSessions(&method, false, time.Now)
 	for range 2 {
 		if _, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop"); !errors.Is(err, method.err) {
@@ -161,6 +199,55 @@ func TestRefusedLoginIsNotRemembered(t *testing.T) {
 	if method.asked() != 2 {
 		t.Errorf("%d logins, want 2", method.asked())
 	}
+}
+
+// A refused login is the answer for a while, in the very same words, and longer
+// each time. A service account made anew is another one.
+func TestRefusedLoginIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("denied by the store: no such role")
+		method := logins{err: auth.Refused(cause)}
+		s := auth.NewSessions(&method, false, time.Now)
+		open := func(i auth.Identity, want int) {
+			t.Helper()
+			_, err := s.Open(t.Context(), i, secret.Bytes{}, "shop")
+			if !errors.Is(err, cause) || !errors.Is(err, auth.ErrRefused) || err.Error() != cause.Error() {
+				t.Errorf("got %v", err)
+			}
+			if method.asked() != want {
+				t.Errorf("%d logins, want %d", method.asked(), want)
+			}
+		}
+		open(who(), 1)
+		pauses := []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute}
+		for n, pause := range pauses {
+			open(who(), n+1)
+			time.Sleep(pause - time.Millisecond)
+			open(who(), n+1)
+			time.Sleep(time.Millisecond)
+			open(who(), n+2)
+		}
+		other := who()
+		other.ServiceAccountUID = "uid-2"
+		open(other, len(pauses)+2)
+		time.Sleep(3 * time.Minute)
+		before := method.asked()
+		open(who(), before+1)
+		time.Sleep(5 * time.Second) // a refusal long after the last one is a first one
+		open(who(), before+2)
+		time.Sleep(time.Minute)
+		method.err = nil
+		login, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Forget(who(), "shop", login, true)
+		method.err = auth.Refused(cause)
+		before = method.asked()
+		open(who(), before+1)
+		time.Sleep(5 * time.Second)
+		open(who(), before+2) // a success in between: the pause is short again
+	})
 }
 
 // Many pods start at once: one login, which goes on when the first pod gives up.
@@ -236,25 +323,94 @@ func (panickingMethod) Login(context.Context, auth.Identity, secret.Bytes, strin
 	panic("canary")
 }
 
+// When there are too many, the one that was asked for longest ago is forgotten, and
+// before it those that were refused.
 func TestRememberedLoginsAreBounded(t *testing.T) {
 	var method logins
 	s := auth.NewSessions(&method, false, time.Now)
-	for n := range 5000 {
-		i := who()
-		i.ServiceAccount = fmt.Sprint(n)
-		if _, err := s.Open(t.Context(), i, secret.Bytes{}, "shop"); err != nil {
-			t.Fatal(err)
+	open := func(name string, want bool) {
+		t.Helper()
+		i, before := who(), method.asked()
+		i.ServiceAccount = name
+		_, _ = s.Open(t.Context(), i, secret.Bytes{}, "shop")
+		if asks := method.asked() > before; asks != want {
+			t.Errorf("%s logs in: %t, want %t", name, asks, want)
 		}
 	}
-	before := method.asked()
-	for n := range 5000 {
-		i := who()
-		i.ServiceAccount = fmt.Sprint(n)
-		if _, err := s.Open(t.Context(), i, secret.Bytes{}, "shop"); err != nil {
-			t.Fatal(err)
-		}
+	const most = 4096
+	for n := range most - 1 {
+		open(fmt.Sprint(n), true)
 	}
-	if again := method.asked() - before; again < 5000-4096 {
-		t.Errorf("only %d of 5000 logins had to be made again: more are kept than are allowed", again)
+	method.err = auth.Refused(errors.New("denied"))
+	for n := range 10 {
+		open(fmt.Sprint("refused", n), true)
+	}
+	method.err = nil
+	open("0", false)
+	open("one too many", true)
+	open("0", false)
+	open("1", false)
+	open("2", false)
+	open("two too many", true)
+	open("0", false)
+	open("1", false)
+	open("2", false)
+	open("3", true)
+	open("5", false)
+}
+
+// Ends knows the login in use, and the one before it for as long as it lives.
+func TestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{life: time.Hour}
+		s := auth.NewSessions(&method, false, time.Now)
+		begin := time.Now()
+		open := func() auth.Login {
+			login, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return login
+		}
+		ends := func(login auth.Login, want time.Duration) {
+			t.Helper()
+			got, known := s.Ends(who(), "shop", login.Token)
+			if known != (want > 0) || known && got.Sub(begin) != want {
+				t.Errorf("ends after %s (%t), want %s", got.Sub(begin), known, want)
+			}
+		}
+		first := open()
+		ends(first, time.Hour)
+		if _, known := s.Ends(who(), "admin", first.Token); known {
+			t.Error("another role knows the login")
+		}
+		time.Sleep(59*time.Minute + 30*time.Second)
+		second := open()
+		ends(first, time.Hour)
+		ends(second, time.Hour+59*time.Minute+30*time.Second)
+		s.Forget(who(), "shop", second, true)
+		ends(second, 0)
+		ends(auth.Login{}, 0)
+	})
+}
+
+// What is made with a login needs time to be replaced before the login ends; of a
+// short life half is left.
+func TestSpare(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{time.Hour: 50 * time.Minute, 10 * time.Minute: 5 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			method := logins{life: life}
+			s := auth.NewSessions(&method, false, time.Now)
+			s.Spare = 10 * time.Minute
+			for _, step := range []struct {
+				after time.Duration
+				want  int
+			}{{0, 1}, {want - time.Millisecond, 1}, {time.Millisecond, 2}} {
+				time.Sleep(step.after)
+				if _, err := s.Open(t.Context(), who(), secret.Bytes{}, "shop"); err != nil || method.asked() != step.want {
+					t.Errorf("a life of %s: %d logins, want %d (%v)", life, method.asked(), step.want, err)
+				}
+			}
+		})
 	}
 }

@@ -35,13 +35,14 @@ type Verifier struct {
 	issuers []*Issuer
 	node    string
 	now     func() time.Time
+	proofs  *proofs
 }
 
 // NewVerifier accepts tokens of these issuers. node is the name of this node as
 // the API server knows it; a token that names a node is refused when it differs
 // or when node is empty. now is the clock.
 func NewVerifier(issuers []*Issuer, node string, now func() time.Time) *Verifier {
-	return &Verifier{issuers: issuers, node: node, now: now}
+	return &Verifier{issuers: issuers, node: node, now: now, proofs: newProofs()}
 }
 
 // claims are the parts of a Kubernetes service account token that count here.
@@ -64,14 +65,18 @@ type reference struct {
 // pod of this request. The error wraps [ErrToken] when the token is at fault,
 // [ErrKeys] when the issuer's keys could not be had; it never holds the token.
 func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected) (Identity, error) {
-	c, err := v.read(ctx, token)
+	proven, err := v.prove(ctx, token)
 	if err != nil {
 		return Identity{}, err
 	}
+	c := proven.claims
 	for _, check := range []error{v.checkTimes(c), checkAudience(c, want), checkAccount(c, want), v.checkPod(c, want)} {
 		if check != nil {
 			return Identity{}, fmt.Errorf("%w: %w", ErrToken, check)
 		}
+	}
+	if token.Len() <= maxProvenToken {
+		v.proofs.keep(proven, v.now())
 	}
 	return Identity{
 		Issuer: c.Issuer, Audience: want.Audience,
@@ -82,41 +87,62 @@ func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected
 	}, nil
 }
 
-// read returns the claims of a token that an accepted issuer signed.
-func (v *Verifier) read(ctx context.Context, token secret.Bytes) (claims, error) {
+// prove finds out what an accepted issuer has signed. A token whose signature was
+// checked before still needs its issuer's word that the key counts.
+func (v *Verifier) prove(ctx context.Context, token secret.Bytes) (proof, error) {
+	if token.Len() > maxTokenBytes {
+		return proof{}, fmt.Errorf("%w: %d bytes are more than a token has (%d at most)", ErrToken, token.Len(), maxTokenBytes)
+	}
+	sum := sumOf(token)
+	if known, ok := v.proofs.find(sum); ok {
+		key, err := v.key(ctx, known.claims.Issuer, known.key.KeyID)
+		if err != nil {
+			return proof{}, err
+		}
+		if known.isBy(key) {
+			return known, nil
+		}
+	}
 	signed, err := parse(token)
 	if err != nil {
-		return claims{}, err
+		return proof{}, err
 	}
+	c, key, err := v.check(ctx, signed)
+	return proof{token: sum, key: key, claims: c}, err
+}
+
+// check returns the claims of a token that an accepted issuer signed, and the key.
+func (v *Verifier) check(ctx context.Context, signed *jose.JSONWebSignature) (c claims, key jose.JSONWebKey, err error) {
 	var unproven jwt.Claims
 	if err := json.Unmarshal(signed.UnsafePayloadWithoutVerification(), &unproven); err != nil {
-		return claims{}, fmt.Errorf("%w: its claims are not those of a JWT", ErrToken)
-	}
-	issuer, err := v.issuer(ctx, unproven.Issuer)
-	if err != nil {
-		return claims{}, err
+		return c, key, fmt.Errorf("%w: its claims are not those of a JWT", ErrToken)
 	}
 	header := signed.Signatures[0].Header
-	key, err := issuer.key(ctx, header.KeyID)
+	key, err = v.key(ctx, unproven.Issuer, header.KeyID)
 	if err != nil {
-		return claims{}, err
+		return c, key, err
 	}
 	payload, err := signed.Verify(key)
 	if err != nil || (key.Algorithm != "" && key.Algorithm != header.Algorithm) {
-		return claims{}, fmt.Errorf("%w: the signature is not that of issuer %q", ErrToken, unproven.Issuer)
+		return c, key, fmt.Errorf("%w: the signature is not that of issuer %q", ErrToken, unproven.Issuer)
 	}
-	var c claims
 	if err := json.Unmarshal(payload, &c); err != nil {
-		return claims{}, fmt.Errorf("%w: its claims are not those of a service account token", ErrToken)
+		return c, key, fmt.Errorf("%w: its claims are not those of a service account token", ErrToken)
 	}
-	return c, nil
+	return c, key, nil
+}
+
+// key is the key of this id that an issuer of this name has now.
+func (v *Verifier) key(ctx context.Context, issuer, id string) (jose.JSONWebKey, error) {
+	found, err := v.issuer(ctx, issuer)
+	if err != nil {
+		return jose.JSONWebKey{}, err
+	}
+	return found.key(ctx, id)
 }
 
 // parse reads the token as a signed JWT in compact form, nothing of it proven.
 func parse(token secret.Bytes) (*jose.JSONWebSignature, error) {
-	if token.Len() > maxTokenBytes {
-		return nil, fmt.Errorf("%w: %d bytes are more than a token has (%d at most)", ErrToken, token.Len(), maxTokenBytes)
-	}
 	signed, err := jose.ParseSignedCompact(string(token.Reveal()), []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512,
 	})

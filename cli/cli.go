@@ -89,7 +89,7 @@ machine, without a cluster.`,
 	root.PersistentFlags().StringP("output", "o", "text", "how a result is printed: text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(newServe(), newDemo(), newBundle(), newConfig(), newHealth(), newVersion(), newVersionKey())
+	root.AddCommand(newServe(), newDemo(), newBundle(), newConfig(), newHealth(), newRefresh(), newVersion(), newVersionKey())
 	return root
 }
 

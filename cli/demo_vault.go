@@ -47,6 +47,7 @@ func (d demoVault) store() demoStore {
 	return demoStore{
 		name: "vault", role: "shop", audience: config.VaultAudience, prefix: d.name + "/",
 		config: fmt.Sprintf(`  - name: vault
+    refresh: 0s # the story does not wait
     vault: {addresses: [%q], caFile: %q, auth: {method: jwt, mount: %[3]s}}
     access:
       - namespaces: ["*"]

@@ -14,13 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keymount/keymount/auth"
-	vaultauth "github.com/keymount/keymount/auth/vault"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/kube"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/provider"
-	"github.com/keymount/keymount/store/bundle"
-	"github.com/keymount/keymount/store/vault"
 )
 
 // versionKeyBytes is the length of a key made at start.
@@ -89,7 +86,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 		return nil, err
 	}
 	metrics := newMetrics(c)
-	backends, err := openStores(ctx, c.Stores, metrics, log)
+	backends, parts, err := opener{metrics, c.Limits, log}.open(ctx, c.Stores)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +94,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	observers, parts, err := openObservers(c, node, log)
+	observers, telling, err := openObservers(c, node, log)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +111,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	parts = append(parts, server.Run)
+	parts = append(append(parts, telling...), server.Run)
 	if metrics == nil {
 		return parts, nil
 	}
@@ -145,57 +142,6 @@ func openObservers(c *config.Config, node string, log *slog.Logger) ([]provider.
 	}
 	run := func(ctx context.Context) error { events.Run(ctx, log); return nil }
 	return []provider.Observer{provider.Tell(events)}, []part{run}, nil
-}
-
-// openStores makes each store of keymount.yaml ready to be read. A store that
-// cannot be read yet is not fatal: others may serve, and it may come.
-func openStores(ctx context.Context, stores []config.Store, metrics *provider.Metrics, log *slog.Logger) ([]provider.Backend, error) {
-	backends := make([]provider.Backend, 0, len(stores))
-	for _, s := range stores {
-		backend, err := openStore(ctx, s, metrics, log.With(slog.String("store", s.Name)))
-		if err != nil {
-			return nil, fmt.Errorf("store %q: %w", s.Name, err)
-		}
-		backends = append(backends, backend)
-	}
-	return backends, nil
-}
-
-func openStore(ctx context.Context, s config.Store, metrics *provider.Metrics, log *slog.Logger) (provider.Backend, error) {
-	rules, err := s.Rules()
-	if err != nil {
-		return provider.Backend{}, err
-	}
-	backend := provider.Backend{Name: s.Name, Rules: rules, Audience: s.Audience(), TokensWithoutPod: s.TokensWithoutPod}
-	if s.Vault != nil {
-		return openVault(s, backend, metrics)
-	}
-	opened := bundle.New(s.Bundle.File, s.Bundle.IdentityFile, log)
-	_ = opened.Check(ctx) // it logs what is wrong
-	backend.Store = opened
-	return backend, nil
-}
-
-func openVault(s config.Store, backend provider.Backend, metrics *provider.Metrics) (provider.Backend, error) {
-	c := s.Vault
-	conn, err := vault.NewConn(vault.Options{
-		Addresses: c.Addresses, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, ServerName: c.ServerName,
-	}, time.Now)
-	if err != nil {
-		return provider.Backend{}, err
-	}
-	mounts := map[string]vault.Engine{}
-	for mount, engine := range c.Mounts {
-		mounts[mount] = vault.Engine(engine)
-	}
-	backend.Store = vault.New(conn, c.Namespace, mounts)
-	backend.Features = provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
-		Addresses: c.Addresses, Namespace: c.Namespace, AuthMount: c.Auth.Mount, Audience: c.Auth.Audience,
-	}}
-	method := vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now}
-	backend.Sessions = auth.NewSessions(
-		metrics.CountLogins(s.Name, method), s.Session == config.SessionPod, time.Now)
-	return backend, nil
 }
 
 func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {

@@ -64,6 +64,16 @@ type Store struct {
 	// Session says who shares a login: `serviceAccount` (all pods of one) or `pod`. A
 	// bundle has no logins: leave it out. Default: serviceAccount.
 	Session string `yaml:"session"`
+	// Refresh is how long a secret counts before it is read again for the pods of one
+	// login: load follows secrets and not pods. A rotated secret reaches its file with
+	// the first mount after that time. 0s reads at every mount; 1h at most. A bundle is
+	// read when it changes: leave it out. Default: 1m.
+	Refresh *time.Duration `yaml:"refresh"`
+	// Stale is how long after it was read a secret may stand in for a store that gives
+	// no answer, for pods of a service account that this node has served. A denial is
+	// an answer and ends that at once. 0s is never; 168h at most. A bundle has no
+	// outages: leave it out. Default: 1h.
+	Stale *time.Duration `yaml:"stale"`
 	// TokensWithoutPod accepts tokens that are bound to no pod, such as those of
 	// the secrets-store-sync-controller. Namespace and service account are still
 	// checked. Default: false.
@@ -171,6 +181,10 @@ type Limits struct {
 	// before the caller's own deadline. From 1s to 110s, since the kubelet gives
 	// up after 2 minutes. Default: 25s.
 	MountDeadline time.Duration `yaml:"mountDeadline"`
+	// RotationPollInterval is the driver's setting of that name. A credential is
+	// replaced so long before its end, and three minutes more, that the replacement
+	// reaches the pod in time. From 0s to 1h. Default: 2m.
+	RotationPollInterval time.Duration `yaml:"rotationPollInterval"`
 	// ParallelReads is how many secrets of one mount are read at a time.
 	// From 1 to 64. Default: 64.
 	ParallelReads int `yaml:"parallelReads"`
@@ -200,5 +214,9 @@ const (
 	DefaultSocket = "/var/run/secrets-store-csi-providers/keymount.sock"
 
 	defaultMountDeadline = 25 * time.Second
+	defaultRefresh       = time.Minute
+	defaultStale         = time.Hour
+	// defaultPollInterval is the driver's own default.
+	defaultPollInterval  = 2 * time.Minute
 	defaultParallelReads = 64
 )

@@ -77,7 +77,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		Issuers: []config.Issuer{{Keys: "cluster"}},
 		Sockets: []string{"/var/run/secrets-store-csi-providers/keymount.sock"},
-		Limits:  config.Limits{MountDeadline: 25 * time.Second, ParallelReads: 64},
+		Limits:  config.Limits{MountDeadline: 25 * time.Second, ParallelReads: 64, RotationPollInterval: 2 * time.Minute},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -65,7 +65,9 @@ func decode(data []byte) (*Config, error) {
 		return nil, fmt.Errorf("%d bytes are more than a configuration may have (%d)", len(data), maxBytes)
 	}
 	// Limits start with their defaults, so that a 0 in the file is seen as one.
-	c := Config{Limits: Limits{MountDeadline: defaultMountDeadline, ParallelReads: defaultParallelReads}}
+	c := Config{Limits: Limits{
+		MountDeadline: defaultMountDeadline, ParallelReads: defaultParallelReads, RotationPollInterval: defaultPollInterval,
+	}}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	err := decoder.Decode(&c)
@@ -91,6 +93,12 @@ func (c *Config) setDefaults() {
 		if s.Vault != nil {
 			s.Vault.setDefaults()
 			s.Session = orDefault(s.Session, SessionServiceAccount)
+			if s.Refresh == nil {
+				s.Refresh = new(defaultRefresh)
+			}
+			if s.Stale == nil {
+				s.Stale = new(defaultStale)
+			}
 		}
 	}
 	if c.Issuers == nil {

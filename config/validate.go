@@ -95,8 +95,26 @@ func (s Store) validate(m mistakes) {
 		m.add("says no kind of store; add bundle: {file: ..., identityFile: ...} or vault: {addresses: [...]}")
 		return
 	}
+	s.validateMemory(m)
 	if _, err := s.compile(m.at("access").place); err != nil {
 		*m.all = append(*m.all, err)
+	}
+}
+
+// validateMemory checks how long what was read counts.
+func (s Store) validateMemory(m mistakes) {
+	const longestRefresh, longestStale = time.Hour, 7 * 24 * time.Hour
+	if s.Bundle != nil && s.Refresh != nil {
+		m.at("refresh").add("a bundle is read again when its file changes; remove it")
+	}
+	if s.Bundle != nil && s.Stale != nil {
+		m.at("stale").add("a bundle lies on the node and has no outages; remove it")
+	}
+	if s.Vault != nil && (*s.Refresh < 0 || *s.Refresh > longestRefresh) {
+		m.at("refresh").add("%s is not from 0s to 1h", *s.Refresh)
+	}
+	if s.Vault != nil && (*s.Stale < 0 || *s.Stale > longestStale) {
+		m.at("stale").add("%s is not from 0s to 168h", *s.Stale)
 	}
 }
 
@@ -248,6 +266,9 @@ func (c *Config) validateMetrics(m mistakes) {
 func (l Limits) validate(m mistakes) {
 	if l.MountDeadline < time.Second || l.MountDeadline > 110*time.Second {
 		m.at("mountDeadline").add("%s is not from 1s to 110s", l.MountDeadline)
+	}
+	if l.RotationPollInterval < 0 || l.RotationPollInterval > time.Hour {
+		m.at("rotationPollInterval").add("%s is not from 0s to 1h", l.RotationPollInterval)
 	}
 	if l.ParallelReads < 1 || l.ParallelReads > 64 {
 		m.at("parallelReads").add("%d is not from 1 to 64", l.ParallelReads)

@@ -41,6 +41,10 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
+	if err := flag.Set("test.parallel", "8"); err != nil { // most of them wait for a store that is away
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	keymountBinary = filepath.Join(folder, "keymount")
 	args := []string{"build", "-buildvcs=false", "-o", keymountBinary}
 	if raced {
@@ -81,6 +85,7 @@ func newIssuer(t *testing.T) *providertest.Issuer {
 
 // keymount is a process that serves.
 type keymount struct {
+	config string // keymount.yaml
 	issuer *providertest.Issuer
 	driver *providertest.Driver
 	output *output
@@ -95,8 +100,10 @@ type operator struct {
 	Addresses []string
 	Vault     []string // more lines of the section vault
 	Session   string   // of the store
+	Memory    string   // more lines of the store: refresh and stale; neither by default, so that each mount asks
 	Access    string   // of the store; anyRule when empty
 	Deadline  time.Duration
+	Hosts     string // a file that is /etc/hosts for keymount, and knows all names
 }
 
 // anyRule leaves it to Vault, as far as rules can.
@@ -113,18 +120,22 @@ func (o operator) yaml(folder string) string {
 	if o.Session == "" {
 		o.Session = "serviceAccount"
 	}
+	if o.Memory == "" {
+		o.Memory = "refresh: 0s, stale: 0s"
+	}
 	lines := append([]string{"addresses: [" + strings.Join(o.Addresses, ", ") + "]"}, o.Vault...)
 	return fmt.Sprintf(`stores:
   - name: %s
     access: %s
     session: %s
+    %s
     vault:
       %s
 issuers: [{keys: file, issuer: %q, keysFile: jwks.json}]
 sockets: [%s]
 versionKeyFile: version.key
 limits: {mountDeadline: %s}
-`, storeName, access, o.Session, strings.Join(lines, "\n      "), issuerName, filepath.Join(folder, "keymount.sock"), deadline)
+`, storeName, access, o.Session, strings.ReplaceAll(o.Memory, ", ", "\n    "), strings.Join(lines, "\n      "), issuerName, filepath.Join(folder, "keymount.sock"), deadline)
 }
 
 // serve runs keymount until the test ends, and then looks for secrets in what it
@@ -132,10 +143,12 @@ limits: {mountDeadline: %s}
 func serve(t *testing.T, issuer *providertest.Issuer, o operator) *keymount {
 	t.Helper()
 	folder := configure(t, issuer, o)
-	k := &keymount{issuer: issuer, output: &output{serving: make(chan struct{})}}
-	//nolint:gosec // G204: the program that TestMain built
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), keymountBinary,
-		"serve", "--config", filepath.Join(folder, "keymount.yaml"), "--node-name", nodeName, "--log-level", "debug")
+	k := &keymount{config: filepath.Join(folder, "keymount.yaml"), issuer: issuer, output: &output{serving: make(chan struct{})}}
+	args := []string{keymountBinary, "serve", "--config", k.config, "--node-name", nodeName, "--log-level", "debug"}
+	if o.Hosts != "" {
+		args = append(withHosts(t, o.Hosts), args...)
+	}
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...) //nolint:gosec // G204: the program that TestMain built
 	command.Stdout, command.Stderr = k.output, k.output
 	command.Env = []string{
 		"VAULT_TOKEN=" + ambient, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=elsewhere", "VAULT_SKIP_VERIFY=true", // none counts
@@ -164,6 +177,25 @@ func serve(t *testing.T, issuer *providertest.Issuer, o operator) *keymount {
 	t.Cleanup(func() { _ = driver.Close() })
 	k.driver = driver
 	return k
+}
+
+// withHosts are a command and its arguments that run what follows with another
+// /etc/hosts, in a mount namespace of its own, and without a resolver.
+func withHosts(t *testing.T, hosts string) []string {
+	t.Helper()
+	resolver := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolver, []byte("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unshare := []string{"unshare", "--mount"}
+	if os.Geteuid() != 0 {
+		unshare = append(unshare, "--map-current-user", "--keep-caps")
+	}
+	if out, err := exec.CommandContext(t.Context(), unshare[0], append(unshare[1:], "true")...).CombinedOutput(); err != nil { //nolint:gosec // G204: from above
+		t.Skipf("names cannot be taken away from keymount alone: %v\n%s", err, out)
+	}
+	const script = `mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"`
+	return append(unshare, "sh", "-c", script, "sh", hosts, resolver)
 }
 
 // configure writes what serve needs. A socket's path is short, so the folder is
@@ -251,16 +283,26 @@ func (k *keymount) mount(t *testing.T, pod auth.Pod, c class) (map[string]string
 // mountWith presents a token for another audience.
 func (k *keymount) mountWith(t *testing.T, pod auth.Pod, c class, audience string) (map[string]string, error) {
 	t.Helper()
+	v, err := k.publish(t, pod, "app", c, audience)
+	return v.files, err
+}
+
+// volume is what a pod has of a class.
+type volume struct{ files, versions map[string]string }
+
+// publish mounts the class of that name into a new folder.
+func (k *keymount) publish(t *testing.T, pod auth.Pod, name string, c class, audience string) (volume, error) {
+	t.Helper()
 	target := t.TempDir()
 	versions, err := k.driver.Mount(t.Context(), providertest.Volume{
-		Pod: pod, Class: "app", Tokens: map[string]string{audience: k.token(t, pod, audience)},
+		Pod: pod, Class: name, Tokens: map[string]string{audience: k.token(t, pod, audience)},
 		Parameters: map[string]string{"store": storeName, "role": c.Role, "objects": c.Objects},
 	}, target)
 	if err != nil {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.errors = append(k.errors, err.Error())
-		return nil, err
+		return volume{}, err
 	}
 	files := map[string]string{}
 	for name := range maps.Keys(versions) {
@@ -270,7 +312,7 @@ func (k *keymount) mountWith(t *testing.T, pod auth.Pod, c class, audience strin
 		}
 		files[name] = string(content)
 	}
-	return files, nil
+	return volume{files, versions}, nil
 }
 
 // mounted is mount for a class that has nothing wrong with it.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -23,12 +24,16 @@ type proxy struct {
 	URL     string
 	address string // of URL, host and port
 	close   func() // refuses connections from then on, until open
+	hangUp  func() // ends those that there are
 	handler http.Handler
 
 	// delay is added to each answer: it goes back when delay has passed in which
 	// nothing else came either way, so that what keymount sends side by side is seen
 	// side by side, however slow the machine.
 	delay time.Duration
+
+	// instead answers in place of Vault, while there is one.
+	instead atomic.Pointer[http.HandlerFunc]
 
 	mu      sync.Mutex
 	seen    []*exchange
@@ -58,7 +63,13 @@ func newProxy(t *testing.T, address string) *proxy {
 		ModifyResponse: p.answered,
 	}
 	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		reverse.ServeHTTP(w, r.WithContext(withExchange(r.Context(), p.begin(r))))
+		e := p.begin(r)
+		if instead := p.instead.Load(); instead != nil {
+			defer p.end(e)
+			(*instead)(w, r)
+			return
+		}
+		reverse.ServeHTTP(w, r.WithContext(withExchange(r.Context(), e)))
 	})
 	t.Cleanup(transport.CloseIdleConnections)
 	p.open(t, "127.0.0.1:0")
@@ -77,7 +88,7 @@ func (p *proxy) open(t *testing.T, address string) {
 	server.Listener = listener
 	server.Start()
 	t.Cleanup(server.Close)
-	p.URL, p.address, p.close = server.URL, listener.Addr().String(), server.Close
+	p.URL, p.address, p.close, p.hangUp = server.URL, listener.Addr().String(), server.Close, server.CloseClientConnections
 }
 
 func (p *proxy) begin(r *http.Request) *exchange {
@@ -90,6 +101,12 @@ func (p *proxy) begin(r *http.Request) *exchange {
 	p.seen = append(p.seen, e)
 	p.last = e.Began
 	return e
+}
+
+func (p *proxy) end(e *exchange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.Ended = time.Now()
 }
 
 // answered notes the answer before its first byte goes back: what keymount sends
@@ -192,6 +209,29 @@ func (p *proxy) count(prefix string) int {
 	n := 0
 	for _, e := range p.seen {
 		if strings.HasPrefix(e.Path, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// first is when the first request began.
+func (p *proxy) first() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.seen) == 0 {
+		return time.Time{}
+	}
+	return p.seen[0].Began
+}
+
+// since is how many requests began within d after some time.
+func (p *proxy) since(at time.Time, d time.Duration) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, e := range p.seen {
+		if after := e.Began.Sub(at); after >= 0 && after < d {
 			n++
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/store"
 )
 
 // Call is an answered Mount, for those who count it and tell of it.
@@ -51,9 +52,9 @@ func logCalls(log *slog.Logger, observers []Observer) grpc.UnaryServerIntercepto
 			level = slog.LevelWarn
 			attrs = append(attrs, slog.String("error", message(err)))
 		}
-		if p, ok := errors.AsType[*panicError](errors.Join(err, told)); ok {
+		if p, ok := errors.AsType[*store.Panic](errors.Join(err, told)); ok {
 			level = slog.LevelError
-			attrs = append(attrs, slog.String("panic", p.cause), slog.String("stack", p.stack))
+			attrs = append(attrs, slog.String("panic", p.Cause), slog.String("stack", p.Stack))
 		}
 		if path.Base(info.FullMethod) == "Version" && code == codes.OK {
 			level = slog.LevelDebug // the driver asks every few seconds
@@ -67,7 +68,7 @@ func logCalls(log *slog.Logger, observers []Observer) grpc.UnaryServerIntercepto
 func contain(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			response, err = nil, newPanicError(p)
+			response, err = nil, store.Recovered(p)
 		}
 	}()
 	return handler(ctx, req)
@@ -122,7 +123,7 @@ func (l *line) tell(ctx context.Context, observers []Observer, c Call) error {
 func (o Observer) safely(ctx context.Context, c Call) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = newPanicError(p)
+			err = store.Recovered(p)
 		}
 	}()
 	o(ctx, c)

@@ -100,9 +100,10 @@ func (s *vaultServer) backend(t *testing.T, name, namespace, mount, audience str
 	if err != nil {
 		t.Fatal(err)
 	}
+	method := vaultauth.Method{Conn: conn, Mount: mount, Namespace: namespace, Now: time.Now}
 	return provider.Backend{
-		Name: name, Audience: audience, Rules: compiled, Store: vault.New(conn, namespace, nil),
-		Sessions: auth.NewSessions(vaultauth.Method{Conn: conn, Mount: mount, Namespace: namespace, Now: time.Now}, false, time.Now),
+		Name: name, Audience: audience, Rules: compiled,
+		Store: store.LogIn(vault.New(conn, namespace, nil), auth.NewSessions(method, false, time.Now), time.Now),
 		Features: provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
 			Addresses: []string{s.URL, "https://Vault.Invalid:8200/"}, Namespace: namespace, AuthMount: mount, Audience: audience,
 		}},

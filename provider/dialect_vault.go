@@ -57,27 +57,25 @@ const vaultExample = "{objectName: ..., secretPath: ..., secretKey: ...}"
 // driver's, the mode of files for which the class says none. What those providers
 // pass over in silence is a warning, and a mistake when the class says strict.
 func ParseVault(attributes, permission string, d Dialect, stores map[string]Features) (Request, error) {
-	texts, err := readAttributes(attributes)
-	if err != nil {
-		return Request{}, err
-	}
-	var m mistakes
-	p := vaultParser{dialect: d, texts: texts, m: &m}
+	return parseRequest(attributes, classText{dialect: d, permission: permission}, parserFor(stores))
+}
+
+func (t classText) parseVault(stores map[string]Features, m *mistakes) parsedClass {
+	p := vaultParser{dialect: t.dialect, texts: t.parameters, m: m}
 	p.strict = p.flag(nameStrict)
-	r := parseCaller(texts, &m)
 	p.checkNames()
 	inherited := Object{
-		Secret:   Secret{Store: p.store(r.Pod.Namespace, stores), Role: p.role()},
-		Mode:     p.permission(permission),
+		Secret:   Secret{Store: p.store(t.namespace, stores), Role: p.role()},
+		Mode:     p.permission(t.permission),
 		Envelope: true,
 	}
-	for i, node := range entries(texts[nameObjects], vaultExample, &m) {
-		o := vaultObject{objectParser{index: i, m: &m}, &p}
-		r.Objects = append(r.Objects, o.parse(node, inherited))
+	var objects []Object
+	for i, node := range entries(t.parameters[nameObjects], vaultExample, m) {
+		o := vaultObject{objectParser{index: i, m: m}, &p}
+		objects = append(objects, o.parse(node, inherited))
 	}
-	checkClashes(r.Objects, "objectName", &m)
-	r.Warnings = p.warnings
-	return r, m.err(r)
+	checkClashes(objects, "objectName", m)
+	return parsedClass{objects, p.warnings}
 }
 
 // vaultParser reads the parameters of one class.
@@ -162,7 +160,7 @@ func (p *vaultParser) checkNames() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.texts)) {
 		switch {
-		case isCallers(name) || slices.Contains(known, name) || p.texts[name] == "" && slices.Contains(tls, name):
+		case slices.Contains(known, name) || p.texts[name] == "" && slices.Contains(tls, name):
 		case slices.Contains(tls, name) && strings.HasSuffix(name, suffixSkipTLS):
 			if p.texts[name] != "false" {
 				p.warn("%s: has no effect; the server's certificate is always verified", name)

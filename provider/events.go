@@ -37,9 +37,6 @@ func Tell(r Recorder) Observer {
 	return t.observe
 }
 
-// volume is what the driver mounts again and again.
-type volume struct{ pod, class string }
-
 // told is what a volume's owner knows.
 type told struct {
 	served   bool

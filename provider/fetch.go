@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,30 +16,45 @@ import (
 	"github.com/keymount/keymount/store"
 )
 
-// identify proves who the pod is, once for each store that it reads from.
-// Nothing is read, and nothing cached is used, before this has said yes.
-func (p *Provider) identify(ctx context.Context, r Request) (map[string]auth.Identity, error) {
-	identities := map[string]auth.Identity{} // by store
-	var mistakes []error
-	for _, o := range r.Objects {
-		if _, done := identities[o.Secret.Store]; done {
-			continue
-		}
-		identity, err := p.verify(ctx, r, p.backends[o.Secret.Store])
-		if err != nil && !slices.ContainsFunc(mistakes, sameText(err)) {
-			mistakes = append(mistakes, err)
-		}
-		identities[o.Secret.Store] = identity
-	}
-	return identities, errors.Join(mistakes...)
+// asker is who asks one store, the same for all that a mount reads there.
+type asker struct {
+	backend  Backend
+	identity auth.Identity
+	token    secret.Bytes // which proves the identity
+	class    string
+	waiting  bool     // the pod cannot start without an answer
+	shared   *sharing // with all reads of the mount
 }
 
-func (p *Provider) verify(ctx context.Context, r Request, b Backend) (auth.Identity, error) {
-	token, err := r.Tokens.For(b.Audience)
-	if err != nil {
-		return auth.Identity{}, err
+// identify proves who the pod is, once for each store that it reads from.
+// Nothing is read, and nothing cached is used, before this has said yes.
+func (p *Provider) identify(ctx context.Context, r Request) (map[string]*asker, error) {
+	askers := map[string]*asker{} // by store
+	var mistakes []error
+	waiting := !p.served.has(volumeOf(r))
+	shared := &sharing{reads: map[sharedKey]func() (store.Value, error){}}
+	for i := range r.Objects {
+		name := r.Objects[i].Secret.Store
+		if askers[name] != nil {
+			continue
+		}
+		a := &asker{backend: p.backends[name], class: r.Class, waiting: waiting, shared: shared}
+		if err := a.prove(ctx, r, p.verifier); err != nil && !slices.ContainsFunc(mistakes, sameText(err)) {
+			mistakes = append(mistakes, err)
+		}
+		askers[name] = a
 	}
-	return p.verifier.Verify(ctx, token, auth.Expected{Audience: b.Audience, Pod: r.Pod, WithoutPod: b.TokensWithoutPod})
+	return askers, errors.Join(mistakes...)
+}
+
+func (a *asker) prove(ctx context.Context, r Request, verifier *auth.Verifier) (err error) {
+	if a.token, err = r.Tokens.For(a.backend.Audience); err != nil {
+		return err
+	}
+	a.identity, err = verifier.Verify(ctx, a.token, auth.Expected{
+		Audience: a.backend.Audience, Pod: r.Pod, WithoutPod: a.backend.TokensWithoutPod,
+	})
+	return err
 }
 
 func sameText(err error) func(error) bool {
@@ -47,34 +63,29 @@ func sameText(err error) func(error) bool {
 
 // read is one secret to read, for all objects that want something of it.
 type read struct {
-	secret   Secret
-	backend  Backend
-	identity auth.Identity
-	token    secret.Bytes
-	objects  []Object
-	shared   *sharing // with the other reads of the mount
+	*asker
+	secret  Secret
+	objects []*Object
 }
 
 // authorize judges every secret of every object, the ones in templates too, and
 // gathers the objects of one secret into one read, so that a username and its
 // password are of the same moment.
-func (p *Provider) authorize(r Request, identities map[string]auth.Identity) ([]read, error) {
-	var reads []read
+func authorize(r Request, askers map[string]*asker) ([]*read, error) {
+	reads := make([]*read, 0, len(r.Objects))
+	index := make(map[Secret]*read, len(r.Objects))
 	var denials []error
-	index := map[Secret]int{}
-	shared := &sharing{reads: map[sharedKey]func() (store.Value, error){}}
-	for _, o := range r.Objects {
+	for i := range r.Objects {
+		o := &r.Objects[i]
 		for _, s := range o.Secrets() {
-			at, ok := index[s]
-			if !ok {
-				next := read{secret: s, backend: p.backends[s.Store], identity: identities[s.Store], shared: shared}
-				next.token, _ = r.Tokens.For(next.backend.Audience) // verified by identify
-				at = len(reads)
-				index[s] = at
-				reads = append(reads, next)
+			of := index[s]
+			if of == nil {
+				of = &read{asker: askers[s.Store], secret: s}
+				index[s] = of
+				reads = append(reads, of)
 			}
-			reads[at].objects = append(reads[at].objects, o)
-			if err := reads[at].judge(); err != nil {
+			of.objects = append(of.objects, o)
+			if err := of.judge(); err != nil {
 				denials = append(denials, fmt.Errorf("objects[%d]: %w", o.Index, err))
 			}
 		}
@@ -84,14 +95,14 @@ func (p *Provider) authorize(r Request, identities map[string]auth.Identity) ([]
 
 // judge decides what can be decided before a login: everything, unless the store
 // has to be asked first what a path is.
-func (r read) judge() error {
+func (r *read) judge() error {
 	if _, asks := r.backend.Store.(store.Resolver); asks {
 		return r.backend.Rules.JudgeLogin(r.query())
 	}
 	return r.backend.Rules.Judge(r.query())
 }
 
-func (r read) query() access.Query {
+func (r *read) query() access.Query {
 	return access.Query{
 		Store: r.secret.Store, Namespace: r.identity.Namespace, ServiceAccount: r.identity.ServiceAccount,
 		Role: r.secret.Role, Path: r.secret.Path, Write: r.secret.Args != "",
@@ -117,7 +128,7 @@ type outcome struct {
 // and optional there is no value. It returns when ctx ends even if a store does
 // not: such a read is left to end by itself, since an answer too late is one that
 // grpc makes up (promise 1).
-func fetch(ctx context.Context, reads []read, parallel int) (map[Secret]store.Value, error) {
+func fetch(ctx context.Context, reads []*read, parallel int) (map[Secret]store.Value, error) {
 	ctx = store.WithBudget(ctx, maxRead)
 	type answer struct {
 		read int
@@ -138,6 +149,10 @@ func fetch(ctx context.Context, reads []read, parallel int) (map[Secret]store.Va
 				answers <- answer{i, reads[i].run(ctx)}
 			}
 		}()
+		runtime.Gosched() // to see how far it comes: values at hand need no second one
+		if len(next) == 0 {
+			break
+		}
 	}
 	late, cancel := graceAfter(ctx)
 	defer cancel()
@@ -165,47 +180,24 @@ func graceAfter(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // run reads, patiently; a panic of the store becomes this read's error.
-func (r read) run(ctx context.Context) (o outcome) {
+func (r *read) run(ctx context.Context) (o outcome) {
 	o.done = true
 	defer func() {
 		if p := recover(); p != nil {
-			o.err = newPanicError(p)
+			o.err = store.Recovered(p)
 		}
 	}()
 	o.value, o.err = store.Patiently(ctx, func() (store.Value, error) { return r.once(ctx) })
 	return o
 }
 
-// once reads with the login that there is; when that has ended without our knowing,
-// with a new one.
-func (r read) once(ctx context.Context) (store.Value, error) {
-	if r.backend.Sessions == nil {
-		return r.in(ctx, auth.Login{})
-	}
-	login, err := r.backend.Sessions.Open(ctx, r.identity, r.token, r.secret.Role)
-	if err != nil {
-		return store.Value{}, err
-	}
-	value, err := r.in(ctx, login)
-	ended := errors.Is(err, store.ErrSession)
-	if (!ended && !errors.Is(err, store.ErrDoubt)) || !r.backend.Sessions.Forget(r.identity, r.secret.Role, login, ended) {
-		return value, err
-	}
-	if login, err = r.backend.Sessions.Open(ctx, r.identity, r.token, r.secret.Role); err != nil {
-		return store.Value{}, err
-	}
-	return r.in(ctx, login)
-}
-
-// in reads in one session, after the rules have said yes to what the path is.
-func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
-	session := store.Session{Identity: r.identity, Role: r.secret.Role, Token: login.Token}
-	ref := store.Ref{Path: r.secret.Path, Version: r.secret.Version, Query: r.secret.Query, Args: r.secret.Args}
+// once reads, after the rules have said yes to what the path is.
+func (r *read) once(ctx context.Context) (store.Value, error) {
 	resolver, ok := r.backend.Store.(store.Resolver)
 	if !ok {
-		return r.backend.Store.Read(ctx, session, ref)
+		return r.backend.Store.Read(ctx, r.session(), r.ref())
 	}
-	resolved, err := resolver.Resolve(ctx, session, ref)
+	resolved, err := resolver.Resolve(ctx, r.session(), r.ref())
 	if err != nil {
 		return store.Value{}, err
 	}
@@ -216,7 +208,15 @@ func (r read) in(ctx context.Context, login auth.Login) (store.Value, error) {
 	}
 	same := sharedKey{r.secret, resolved.Literal}
 	same.Path = resolved.Path
-	return r.shared.read(same, func() (store.Value, error) { return resolver.Read(ctx, session, ref) })
+	return r.shared.read(same, func() (store.Value, error) { return resolver.Read(ctx, r.session(), r.ref()) })
+}
+
+func (r *read) session() store.Session {
+	return store.Session{Identity: r.identity, Role: r.secret.Role, Class: r.class, Proof: r.token, Waiting: r.waiting}
+}
+
+func (r *read) ref() store.Ref {
+	return store.Ref{Path: r.secret.Path, Version: r.secret.Version, Query: r.secret.Query, Args: r.secret.Args, Shared: r.secret.Shared}
 }
 
 // sharing makes one read of two spellings of a secret in one mount, so that a
@@ -251,8 +251,8 @@ func (s *sharing) read(secret sharedKey, f func() (store.Value, error)) (store.V
 }
 
 // collect gathers the values, or says of each read why there is none.
-func collect(ctx context.Context, reads []read, outcomes []outcome) (map[Secret]store.Value, error) {
-	values := map[Secret]store.Value{}
+func collect(ctx context.Context, reads []*read, outcomes []outcome) (map[Secret]store.Value, error) {
+	values := make(map[Secret]store.Value, len(reads))
 	var failures []error
 	for i, o := range outcomes {
 		if !o.done {
@@ -273,7 +273,7 @@ func collect(ctx context.Context, reads []read, outcomes []outcome) (map[Secret]
 }
 
 // wanting names the objects that cannot be made because of err.
-func (r read) wanting(err error) string {
+func (r *read) wanting(err error) string {
 	var names []string
 	for _, o := range r.objects {
 		if !o.Optional || !errors.Is(err, store.ErrNotFound) {

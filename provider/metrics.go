@@ -42,6 +42,7 @@ type Metrics struct {
 	reads    *prometheus.CounterVec
 	reading  *prometheus.HistogramVec
 	logins   *prometheus.CounterVec
+	standIns *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics of a process that is this version and revision of
@@ -62,13 +63,15 @@ func NewMetrics(version, revision string) *Metrics {
 			"How long a store took to answer or to fail."), []string{"store"}),
 		logins: counters("keymount_logins_total",
 			"Logins to a store, by what came of them. Pods share logins, so there are fewer than mounts.", "store", "result"),
+		standIns: counters("keymount_stale_values_total",
+			"Secrets that were delivered as they were last known, because the store gave no answer.", "store"),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "keymount_build_info", Help: "1, with the version of keymount that runs.",
 		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.mounts, m.duration, m.inFlight, m.reads, m.reading, m.logins, info,
+	m.registry.MustRegister(m.mounts, m.duration, m.inFlight, m.reads, m.reading, m.logins, m.standIns, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, code := range []codes.Code{
 		codes.OK, codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound, codes.FailedPrecondition, codes.Internal,
@@ -104,19 +107,22 @@ func (m *Metrics) observe(_ context.Context, c Call) {
 	m.duration.Observe(c.Took.Seconds())
 }
 
-// countReads counts and times the reads of a store. What it returns is a
-// [store.Resolver] if s is one.
-func (m *Metrics) countReads(name string, s store.Store) store.Store {
+// standIn counts a value that stands in for one that a store did not give.
+func (m *Metrics) standIn(store string) {
+	if m != nil {
+		m.standIns.WithLabelValues(store).Inc()
+	}
+}
+
+// CountReads counts and times the reads of a store. What it returns can do what s can.
+func (m *Metrics) CountReads(name string, s store.Store) store.Store {
 	if m == nil {
 		return s
 	}
 	zero(m.reads, name)
+	m.standIns.WithLabelValues(name)
 	m.reading.WithLabelValues(name)
-	counted := countedStore{s, name, m}
-	if resolver, ok := s.(store.Resolver); ok {
-		return countedResolver{counted, resolver}
-	}
-	return counted
+	return store.Decorate(s, countedStore{store.Decorated{Store: s}, name, m})
 }
 
 // CountLogins counts the logins to a store; those that are remembered are none.
@@ -125,15 +131,23 @@ func (m *Metrics) CountLogins(store string, method auth.Method) auth.Method {
 		return method
 	}
 	zero(m.logins, store)
-	return countedMethod{method, store, m.logins}
+	counted := countedMethod{method, store, m.logins}
+	if renewer, ok := method.(auth.Renewer); ok {
+		return struct {
+			countedMethod
+			auth.Renewer
+		}{counted, renewer}
+	}
+	return counted
 }
 
 type countedStore struct {
-	store.Store
+	store.Decorated
 	name    string
 	metrics *Metrics
 }
 
+// Read implements [store.Store].
 func (s countedStore) Read(ctx context.Context, session store.Session, ref store.Ref) (value store.Value, err error) {
 	began, result := time.Now(), resultBug // unless Read returns
 	defer func() {
@@ -145,13 +159,9 @@ func (s countedStore) Read(ctx context.Context, session store.Session, ref store
 	return value, err
 }
 
-type countedResolver struct {
-	countedStore
-	resolver store.Resolver
-}
-
-func (s countedResolver) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
-	// What a path is has to be asked first; that is no read, but the end of one if it fails.
+// Resolve implements [store.Resolver]. What a path is has to be asked first; that is
+// no read, but the end of one if it fails.
+func (s countedStore) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
 	began, result := time.Now(), resultBug // unless Resolve returns
 	defer func() {
 		if result != resultOK {
@@ -159,7 +169,7 @@ func (s countedResolver) Resolve(ctx context.Context, session store.Session, ref
 			s.metrics.reading.WithLabelValues(s.name).Observe(time.Since(began).Seconds())
 		}
 	}()
-	resolved, err := s.resolver.Resolve(ctx, session, ref)
+	resolved, err := s.Decorated.Resolve(ctx, session, ref)
 	result = resultOf(err)
 	return resolved, err
 }

@@ -142,8 +142,8 @@ func TestMetricsOfAnOutage(t *testing.T) {
 			down.loginStore = &loginStore{Memory: storetest.NewMemory()}
 			w := start(t, func(_ *world, s *setup) {
 				s.options.Metrics = metrics
-				s.options.Backends[0].Store = &down
-				s.options.Backends[0].Sessions = auth.NewSessions(metrics.CountLogins("default", &down), false, time.Now)
+				sessions := auth.NewSessions(metrics.CountLogins("default", &down), false, time.Now)
+				s.options.Backends[0].Store = store.LogIn(metrics.CountReads("default", &down), sessions, time.Now)
 			})
 			url := serveMetrics(t, metrics)
 			if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); status.Code(err) != codes.FailedPrecondition {

@@ -150,7 +150,7 @@ func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
 func fieldNames() []string {
 	return []string{
 		"path", "key", "file", "mode", "optional", "store", "role", "version",
-		"encoding", "format", "template", "keyFormat", "passwordKey", "args",
+		"encoding", "format", "template", "keyFormat", "passwordKey", "args", "lease",
 	}
 }
 
@@ -176,7 +176,7 @@ func (p *objectParser) readFields(node *yaml.Node, known []string, unknown func(
 
 // secret reads which secret is meant: the object's own words, else the class's.
 func (p *objectParser) secret(class classDefaults) Secret {
-	s := Secret{Store: p.text("store"), Role: p.text("role"), Version: p.text("version"), Path: p.path(), Args: p.args()}
+	s := Secret{Store: p.text("store"), Role: p.text("role"), Version: p.text("version"), Path: p.path(), Args: p.args(), Shared: p.shared()}
 	if s.Store == "" {
 		s.Store = class.store
 	}
@@ -200,6 +200,20 @@ func (p *objectParser) secret(class classDefaults) Secret {
 		p.mistake("version: args ask for something new; remove one of the two")
 	}
 	return s
+}
+
+// shared reads whose a credential is: the pod's, or that of all pods that share its
+// login.
+func (p *objectParser) shared() bool {
+	switch text := p.text("lease"); text {
+	case "", "pod":
+		return false
+	case "shared":
+		return true
+	default:
+		p.mistake("lease: %q is neither pod nor shared", text)
+		return false
+	}
 }
 
 // text is a field's text as it was written, quoted or not: empty when absent.

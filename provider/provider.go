@@ -1,11 +1,11 @@
 // Package provider answers the Secrets Store CSI driver.
 //
 // [Provider.Mount] is the story of a mount and reads as one: each call in it is a
-// step and a file of this package. request.go reads what the driver sent,
-// dialect_vault.go what classes of other providers say, fetch.go asks who the pod
-// is (package auth), what it may read (package access) and reads it (package
-// store), render.go makes files of it and version.go their versions. status.go
-// decides which gRPC code an error gets, serve.go owns the sockets.
+// step and a file of this package. request.go reads what the driver sent, class.go
+// what that asks for and dialect_vault.go the same of other providers' classes,
+// fetch.go asks who the pod is (package auth), what it may read (package access) and
+// reads it (package store), render.go makes files of it and version.go their
+// versions. status.go decides which gRPC code an error gets, serve.go owns the sockets.
 package provider
 
 import (
@@ -38,12 +38,10 @@ const largeClass = 64 << 10
 // Backend is one store of keymount.yaml, ready to be read.
 type Backend struct {
 	Name     string
-	Store    store.Store
+	Store    store.Store // logs in by itself, see [store.LogIn]
 	Rules    access.Rules
 	Audience string // of the tokens it accepts
 	Features Features
-	// Sessions logs in to the store; nil for a store that knows no logins.
-	Sessions *auth.Sessions
 	// TokensWithoutPod accepts tokens that are bound to no pod.
 	TokensWithoutPod bool
 }
@@ -64,15 +62,16 @@ type Options struct {
 	Metrics *Metrics
 }
 
-// Provider implements the driver's gRPC service. It keeps nothing between calls
-// and is safe for concurrent use.
+// Provider implements the driver's gRPC service. Between calls it knows which volumes
+// it has mounted and what classes mean, and nothing of what is in the files. It is safe
+// for concurrent use.
 type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
 	version  string
 	dialect  Dialect
 	backends map[string]Backend
-	features map[string]Features // of the backends: what a class may ask of each
+	classes  *classes
 	verifier *auth.Verifier
 	versions versioner
 	deadline time.Duration
@@ -82,6 +81,7 @@ type Provider struct {
 
 	observers []Observer
 	metrics   *Metrics
+	served    *volumes
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
@@ -89,19 +89,19 @@ func New(o Options) *Provider {
 	p := &Provider{
 		version: o.Version, dialect: DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
 		deadline: o.Deadline, parallel: o.ParallelReads, observers: o.Observers, metrics: o.Metrics,
-		large:    make(chan struct{}, 1),
+		large: make(chan struct{}, 1), served: &volumes{},
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
-		features: make(map[string]Features, len(o.Backends)),
 	}
 	if p.metrics != nil {
 		p.observers = append(slices.Clone(p.observers), p.metrics.observe)
 	}
+	features := make(map[string]Features, len(o.Backends)) // what a class may ask of each
 	for _, b := range o.Backends {
-		b.Store = p.metrics.countReads(b.Name, b.Store)
 		p.backends[b.Name] = b
-		p.features[b.Name] = b.Features
+		features[b.Name] = b.Features
 	}
+	p.classes = newClasses(features)
 	return p
 }
 
@@ -121,11 +121,11 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	if err != nil {
 		return nil, err
 	}
-	identities, err := p.identify(ctx, request)
+	askers, err := p.identify(ctx, request)
 	if err != nil {
 		return nil, err
 	}
-	reads, err := p.authorize(request, identities)
+	reads, err := authorize(request, askers)
 	if err != nil {
 		return nil, err
 	}
@@ -139,11 +139,8 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 // parse reads the request in its dialect, when it is its turn; large ones one by one.
 func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (r Request, err error) {
 	read := func() (err error) {
-		if p.dialect != DialectKeymount {
-			r, err = ParseVault(m.GetAttributes(), m.GetPermission(), p.dialect, p.features)
-		} else {
-			r, err = ParseRequest(m.GetAttributes(), p.features)
-		}
+		text := classText{dialect: p.dialect, permission: m.GetPermission()}
+		r, err = parseRequest(m.GetAttributes(), text, p.classes.parse)
 		return err
 	}
 	if len(m.GetAttributes()) <= largeClass {
@@ -156,13 +153,23 @@ func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (r Reque
 
 // answer makes files and versions of the values.
 func (p *Provider) answer(ctx context.Context, r Request, values map[Secret]store.Value) (*v1alpha1.MountResponse, error) {
+	for secret, value := range values {
+		if value.Stale != nil {
+			warn(ctx, fmt.Sprintf("%s: the last known value stands in, since the store gives no answer: %s", secret, value.Stale))
+			p.metrics.standIn(secret.Store)
+		}
+	}
 	files, err := p.render(ctx, r.Objects, values)
 	if err != nil {
 		return nil, err
 	}
 	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(values)))
 	warn(ctx, warnings(files)...)
-	return p.respond(r, files)
+	response, err := p.respond(r, files)
+	if err == nil {
+		p.served.add(volumeOf(r))
+	}
+	return response, err
 }
 
 // inTurn computes when one of few places is free: parsing and rendering take

@@ -33,7 +33,7 @@ var errSlow = errors.New("template: it takes longer than a second; its work grow
 // an object at a time and each in its turn, so that one mount's work lets others
 // pass; what cannot end well ends it at once.
 func (p *Provider) render(ctx context.Context, objects []Object, values map[Secret]store.Value) ([]File, error) {
-	r := rendering{values: values}
+	r := rendering{values: values, files: make([]File, 0, len(objects))}
 	var failures []error
 	for _, o := range objects {
 		if !r.complete(o) {
@@ -64,6 +64,10 @@ type rendering struct {
 
 // complete tells whether all secrets of an object are there.
 func (r *rendering) complete(o Object) bool {
+	if o.Template == nil {
+		_, ok := r.values[o.Secret]
+		return ok
+	}
 	return !slices.ContainsFunc(o.Secrets(), func(s Secret) bool { _, ok := r.values[s]; return !ok })
 }
 

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/keymount/keymount/auth"
-	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/provider/certificate"
 	"github.com/keymount/keymount/provider/form"
 	"github.com/keymount/keymount/store"
@@ -83,6 +81,7 @@ type Secret struct {
 	Version string // pinned; empty for the latest
 	Query   string // what else the path is asked with, see [store.Ref]
 	Args    string // a JSON object, for a write that answers; empty for a plain read
+	Shared  bool   // what is made for it is for all pods that share its login
 }
 
 // String names the secret in messages.
@@ -101,7 +100,7 @@ func (o Object) Secrets() []Secret {
 		return all
 	}
 	for _, path := range o.Template.Paths() {
-		if s := (Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path}); s != o.Secret {
+		if s := (Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path, Shared: o.Secret.Shared}); s != o.Secret {
 			all = append(all, s)
 		}
 	}
@@ -150,14 +149,22 @@ func short(name string) string {
 // stores are the known stores. It is pure, and strict: the error wraps [ErrRequest] and lists every mistake with its
 // place. The Request is filled as far as it could be read, error or not.
 func ParseRequest(attributes string, stores map[string]Features) (Request, error) {
+	return parseRequest(attributes, classText{dialect: DialectKeymount}, parserFor(stores))
+}
+
+// parseRequest reads who asks, and has parse read for what. text is what of the
+// class is not among the attributes.
+func parseRequest(attributes string, text classText, parse func(classText, *mistakes) parsedClass) (Request, error) {
 	texts, err := readAttributes(attributes)
 	if err != nil {
 		return Request{}, err
 	}
 	var m mistakes
 	r := parseCaller(texts, &m)
-	checkNames(texts, &m)
-	r.Objects = parseObjects(texts["objects"], classDefaults{texts["store"], texts["role"], stores}, &m)
+	maps.DeleteFunc(texts, func(name, _ string) bool { return isCallers(name) })
+	text.namespace, text.parameters = r.Pod.Namespace, texts
+	class := parse(text, &m)
+	r.Objects, r.Warnings = class.objects, class.warnings
 	return r, m.err(r)
 }
 
@@ -166,7 +173,7 @@ func readAttributes(attributes string) (map[string]string, error) {
 	if len(attributes) > maxAttributes {
 		return nil, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
 	}
-	var texts map[string]string
+	texts := make(map[string]string, 16) // about as many as the kubelet and a class have
 	if err := json.Unmarshal([]byte(attributes), &texts); err != nil {
 		// The error of encoding/json may quote a token: leave it out.
 		return nil, fmt.Errorf("%w: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?", ErrRequest)
@@ -197,16 +204,6 @@ func parsePod(texts map[string]string, m *mistakes) auth.Pod {
 	}
 }
 
-// checkNames refuses parameters that nobody reads: they are slips of the pen.
-func checkNames(texts map[string]string, m *mistakes) {
-	known := []string{"store", "role", "objects"}
-	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		if !isCallers(name) && !slices.Contains(known, name) {
-			m.add("unknown parameter %q%s", name, spelling.Hint(name, known))
-		}
-	}
-}
-
 // isCallers tells the attributes that are not the class's.
 func isCallers(name string) bool {
 	return strings.HasPrefix(name, kubeletPrefix) || name == attrClass || name == attrProvider
@@ -227,18 +224,20 @@ func (m *mistakes) add(format string, args ...any) {
 	m.all = append(m.all, fmt.Errorf(format, args...))
 }
 
+func (m *mistakes) count() int { return len(m.all) + m.more }
+
 // err is nil without mistakes, and else names the class and all of them.
 func (m *mistakes) err(r Request) error {
-	class := fmt.Sprintf("SecretProviderClass %s/%s", short(r.Pod.Namespace), short(r.Class))
-	switch len(m.all) {
-	case 0:
+	if len(m.all) == 0 {
 		return nil
-	case 1:
+	}
+	class := fmt.Sprintf("SecretProviderClass %s/%s", short(r.Pod.Namespace), short(r.Class))
+	if len(m.all) == 1 {
 		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
 	}
 	text := strings.ReplaceAll(errors.Join(m.all...).Error(), "\n", "\n  ")
 	if m.more > 0 {
 		text += fmt.Sprintf("\n  and %d more", m.more)
 	}
-	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, len(m.all)+m.more, text)
+	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, m.count(), text)
 }

@@ -30,10 +30,11 @@ func (p *Provider) respond(r Request, files []File) (*v1alpha1.MountResponse, er
 	if len(files) == 0 {
 		files = []File{{Path: placeholder, Mode: defaultMode}}
 	}
-	var m v1alpha1.MountResponse
-	for _, f := range files {
-		m.Files = append(m.Files, &v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()})
-		m.ObjectVersion = append(m.ObjectVersion, &v1alpha1.ObjectVersion{Id: f.Path, Version: p.versions.of(r, f)})
+	m := v1alpha1.MountResponse{Files: make([]*v1alpha1.File, len(files)), ObjectVersion: make([]*v1alpha1.ObjectVersion, len(files))}
+	for i, version := range p.versions.of(r, files) {
+		f := files[i]
+		m.Files[i] = &v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
+		m.ObjectVersion[i] = &v1alpha1.ObjectVersion{Id: f.Path, Version: version}
 	}
 	if size := proto.Size(&m); size > maxResponse {
 		return nil, tooLarge(size, files)

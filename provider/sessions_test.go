@@ -73,6 +73,7 @@ func startCounted(t *testing.T, metrics *provider.Metrics) (*world, *loginStore)
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
 	w := start(t, func(_ *world, s *setup) {
 		s.options.Metrics = metrics
+		s.options.Backends[0].Store = metrics.CountReads("default", s.options.Backends[0].Store)
 		compiled, err := access.Compile("access", []access.Rule{{
 			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}", "unbound"}, Paths: []string{"{namespace}/**", "meta/*", "*/shop"},
 		}}, true)
@@ -80,8 +81,8 @@ func startCounted(t *testing.T, metrics *provider.Metrics) (*world, *loginStore)
 			t.Fatal(err)
 		}
 		s.options.Backends = append(s.options.Backends, provider.Backend{
-			Name: "logins", Audience: audience, Store: l, Rules: compiled, Features: provider.Features{Roles: true},
-			Sessions: auth.NewSessions(metrics.CountLogins("logins", l), false, time.Now),
+			Name: "logins", Audience: audience, Rules: compiled, Features: provider.Features{Roles: true},
+			Store: store.LogIn(metrics.CountReads("logins", l), auth.NewSessions(metrics.CountLogins("logins", l), false, time.Now), time.Now),
 		})
 	})
 	l.Set("shop/db", map[string]any{"password": canary})

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -34,7 +32,7 @@ func statusOf(err error) error {
 }
 
 func codeOf(err error) codes.Code {
-	var panicked *panicError
+	var panicked *store.Panic
 	for _, kind := range []struct {
 		is   bool
 		code codes.Code
@@ -83,24 +81,4 @@ func cut(text string) string {
 		end--
 	}
 	return text[:end] + " ... (cut)"
-}
-
-// panicError is a panic that was stopped at the border of its request.
-type panicError struct {
-	cause string
-	stack string
-}
-
-// newPanicError keeps the message of a fault of the Go runtime. Any other value
-// may hold a secret: only its type is told.
-func newPanicError(value any) *panicError {
-	p := &panicError{cause: fmt.Sprintf("%T", value), stack: string(debug.Stack())}
-	if fault, ok := value.(runtime.Error); ok {
-		p.cause = fault.Error()
-	}
-	return p
-}
-
-func (p *panicError) Error() string {
-	return "keymount ran into a bug of its own; its log has the stack, please report it"
 }

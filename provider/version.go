@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"os"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -21,22 +20,32 @@ const minVersionKey = sha256.Size
 // nobody whether two identities hold the same secret.
 type versioner struct{ key secret.Bytes }
 
-// of is base64url(HMAC-SHA256(key, namespace, service account, store, file,
-// bytes)), each part behind its length so that no two lists of parts look alike.
-func (v versioner) of(r Request, f File) string {
+// of has for each file base64url(HMAC-SHA256(key, namespace, service account,
+// store, file, bytes)), each part behind its length so that no two lists of parts
+// look alike.
+func (v versioner) of(r Request, files []File) []string {
 	mac := hmac.New(sha256.New, v.key.Reveal())
-	for _, part := range []string{r.Pod.Namespace, r.Pod.ServiceAccount, f.Store, f.Path} {
-		writePart(mac, []byte(part))
+	versions := make([]string, len(files))
+	head, sum := make([]byte, 0, 256), make([]byte, 0, sha256.Size)
+	for i, f := range files {
+		head = appendParts(head[:0], r.Pod.Namespace, r.Pod.ServiceAccount, f.Store, f.Path)
+		contents := f.Contents.Reveal()
+		mac.Reset()
+		mac.Write(binary.BigEndian.AppendUint64(head, uint64(len(contents))))
+		mac.Write(contents)
+		sum = mac.Sum(sum[:0])
+		versions[i] = base64.RawURLEncoding.EncodeToString(sum)
 	}
-	writePart(mac, f.Contents.Reveal())
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	return versions
 }
 
-func writePart(mac hash.Hash, part []byte) {
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(part)))
-	mac.Write(length[:])
-	mac.Write(part)
+// appendParts puts each part behind its length: two lists of parts that differ make
+// two texts.
+func appendParts(text []byte, parts ...string) []byte {
+	for _, part := range parts {
+		text = append(binary.BigEndian.AppendUint64(text, uint64(len(part))), part...)
+	}
+	return text
 }
 
 // ReadVersionKey reads a versionKeyFile of keymount.yaml.

@@ -2,9 +2,9 @@
 //
 // A [Store] reads one secret for one [Session]; a [Resolver] is one that knows
 // several spellings of a path. [Patiently] asks again while a store is out of
-// reach. Each real store lives in a folder of its own and is the only place that
-// knows its SDK. The package storetest has the conformance suite that every one of
-// them passes.
+// reach, and [Limit] has requests wait for their turn. Each real store lives in a
+// folder of its own and is the only place that knows its SDK. The package storetest
+// has the conformance suite that every one of them passes.
 package store
 
 import (
@@ -53,6 +53,9 @@ type Resolver interface {
 // Resolved is a path after the store was asked what it is.
 type Resolved struct {
 	Path Path
+	// Makes says that a read may make something for whoever asks, such as a credential
+	// or a certificate: it is no other volume's, unless Ref.Shared says so.
+	Makes bool
 	// Literal is a segment that a rule has to name without wildcards, because the
 	// path is no ordinary secret; empty for one that is.
 	Literal string
@@ -63,7 +66,17 @@ type Session struct {
 	Identity auth.Identity
 	// Role is the store's role; empty for a store that has none.
 	Role string
-	// Token is what the store gave at the login; empty for a store without one.
+	// Class is the SecretProviderClass that is mounted: a credential that is made for
+	// one volume is no other's.
+	Class string
+	// Waiting says that a pod cannot start until this is answered: it goes before what
+	// pods that run are asking for, see [Limit].
+	Waiting bool
+	// Proof is the service account token that proved Identity in this very request;
+	// a login takes it.
+	Proof secret.Bytes
+	// Token is what the store gave at the login, see [LogIn]; empty before it, and
+	// for a store without logins.
 	Token secret.Bytes
 }
 
@@ -80,6 +93,8 @@ type Ref struct {
 	// Args make the read a write that answers: the JSON object to send. Empty for a
 	// plain read.
 	Args string
+	// Shared lets all volumes of a session have one credential.
+	Shared bool
 }
 
 // Value is a secret as it was read.
@@ -98,11 +113,18 @@ type Value struct {
 	NotAfter time.Time
 	// Warnings are what the store said beside the answer. They hold no secret.
 	Warnings []string
+	// Stale is why there is no newer value, where this one stands in for an answer that
+	// the store did not give; nil where it did.
+	Stale error
+
+	refresh    time.Duration // how long it counts, see [Keep]
+	credential *credential   // the life of Lease, see [Keep]
 }
 
 // Lease is a store's promise that a credential lives for a while.
 type Lease struct {
 	ID        secret.Bytes // it can end the lease, so it is a secret, too
+	Login     secret.Bytes // the token that it lives by, see [LogIn]
 	Duration  time.Duration
 	Renewable bool
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,19 +23,28 @@ const (
 	vaultToken = "hvs.obviously-fake"
 )
 
-func login(t *testing.T, handler http.HandlerFunc) (auth.Login, string, error) {
+func methodAt(t *testing.T, handler http.HandlerFunc) (method vaultauth.Method, host string) {
 	t.Helper()
 	server := httptest.NewServer(handler)
-	defer server.Close()
+	t.Cleanup(server.Close)
 	conn, err := vault.NewConn(vault.Options{Addresses: []string{server.URL}}, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	method := vaultauth.Method{Conn: conn, Mount: "kubernetes", Namespace: "teams/{namespace}", Now: func() time.Time { return now }}
-	identity := auth.Identity{Namespace: "shop", ServiceAccount: "api", Audience: "vault"}
-	got, err := method.Login(t.Context(), identity, secret.New([]byte(podToken)), "shop-api")
-	return got, strings.TrimPrefix(server.URL, "http://"), err
+	return vaultauth.Method{Conn: conn, Mount: "kubernetes", Namespace: "teams/{namespace}", Now: midnight}, strings.TrimPrefix(server.URL, "http://")
+}
+
+func midnight() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+func who() auth.Identity {
+	return auth.Identity{Namespace: "shop", ServiceAccount: "api", Audience: "vault"}
+}
+
+func login(t *testing.T, handler http.HandlerFunc) (auth.Login, string, error) {
+	t.Helper()
+	method, host := methodAt(t, handler)
+	got, err := method.Login(t.Context(), who(), secret.New([]byte(podToken)), "shop-api")
+	return got, host, err
 }
 
 func TestLogin(t *testing.T) {
@@ -43,9 +53,9 @@ func TestLogin(t *testing.T) {
 	got, _, err := login(t, func(w http.ResponseWriter, r *http.Request) {
 		path, namespace = r.Method+" "+r.URL.Path, r.Header.Get("X-Vault-Namespace")
 		_ = json.NewDecoder(r.Body).Decode(&body)
-		_, _ = fmt.Fprintf(w, `{"auth":{"client_token":%q,"lease_duration":3600}}`, vaultToken)
+		_, _ = fmt.Fprintf(w, `{"auth":{"client_token":%q,"lease_duration":3600,"renewable":true}}`, vaultToken)
 	})
-	if err != nil || string(got.Token.Reveal()) != vaultToken || !got.Expires.Equal(time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)) {
+	if err != nil || string(got.Token.Reveal()) != vaultToken || !got.Expires.Equal(midnight().Add(time.Hour)) || !got.Renewable {
 		t.Errorf("expires %s, %v", got.Expires, err)
 	}
 	if path != "POST /v1/auth/kubernetes/login" || namespace != "teams/shop" || body["jwt"] != podToken || body["role"] != "shop-api" {
@@ -80,6 +90,125 @@ func TestLoginThatFails(t *testing.T) {
 			if !errors.Is(err, test.kind) || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
+			final := slices.Contains([]string{"refused", "no role", "no method"}, name)
+			if errors.Is(err, auth.ErrRefused) != final {
+				t.Errorf("it is remembered: %t, want %t", !final, final)
+			}
 		})
+	}
+}
+
+// The answer of a login is that of all who share it: a mount that has no room left
+// for its secrets does not fail it.
+func TestLoginIsNotInTheBudget(t *testing.T) {
+	method, _ := methodAt(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"auth":{"client_token":%q}}`, vaultToken)
+	})
+	got, err := method.Login(store.WithBudget(t.Context(), 1), who(), secret.New([]byte(podToken)), "shop-api")
+	if err != nil || !got.Expires.IsZero() {
+		t.Errorf("ends at %s, %v", got.Expires, err)
+	}
+}
+
+func held() auth.Login {
+	return auth.Login{Token: secret.New([]byte(vaultToken)), Expires: midnight().Add(time.Minute), Renewable: true}
+}
+
+// asked writes down what Vault is asked for.
+func asked(request *string, status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		*request += fmt.Sprintf("%s %s in %s with %s", r.Method, r.URL.Path, r.Header.Get("X-Vault-Namespace"), r.Header.Get("X-Vault-Token"))
+		w.WriteHeader(status)
+		_, _ = fmt.Fprint(w, body)
+	}
+}
+
+func TestRenew(t *testing.T) {
+	for name, test := range map[string]struct {
+		status    int
+		body      string
+		expires   time.Duration // after midnight; 0 for never
+		renewable bool
+		kind      error
+		refused   bool
+		want      string
+	}{
+		"an hour more": {200, `{"auth":{"client_token":"hvs.not-looked-at","lease_duration":3600,"renewable":true}}`, time.Hour, true, nil, false, ""},
+		"the last":     {200, `{"auth":{"lease_duration":60,"renewable":false},"warnings":["TTL value is capped"]}`, time.Minute, false, nil, false, ""},
+		"for ever":     {200, `{"auth":{"lease_duration":0,"renewable":true}}`, 0, true, nil, false, ""},
+		"not again":    {400, `{"errors":["lease is not renewable"]}`, time.Minute, false, nil, false, ""},
+		"not allowed":  {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, time.Minute, false, nil, false, ""},
+		"ended": {
+			403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, 0, false, store.ErrDenied, true,
+			"renew a login of auth/kubernetes: denied by the store: permission denied; invalid token",
+		},
+		"sealed":     {503, `{"errors":["Vault is sealed"]}`, 0, false, store.ErrUnavailable, false, "renew a login of auth/kubernetes: store unavailable: HOST is sealed; unseal it"},
+		"no content": {204, "", 0, false, store.ErrInvalid, false, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
+		"no auth":    {200, `{"data":{}}`, 0, false, store.ErrInvalid, false, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var request string
+			method, host := methodAt(t, asked(&request, test.status, test.body))
+			got, err := method.Renew(t.Context(), who(), held())
+			if request != "POST /v1/auth/token/renew-self in teams/shop with "+vaultToken {
+				t.Errorf("it asks %s", request)
+			}
+			if err != nil || test.kind != nil {
+				want := strings.ReplaceAll(test.want, "HOST", host)
+				if !errors.Is(err, test.kind) || err.Error() != want || errors.Is(err, auth.ErrRefused) != test.refused {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+				return
+			}
+			var expires time.Time
+			if test.expires > 0 {
+				expires = midnight().Add(test.expires)
+			}
+			if string(got.Token.Reveal()) != vaultToken || !got.Expires.Equal(expires) || got.Renewable != test.renewable {
+				t.Errorf("expires %s, renewable %t", got.Expires, got.Renewable)
+			}
+		})
+	}
+}
+
+func TestRevoke(t *testing.T) {
+	for name, test := range map[string]struct {
+		status  int
+		body    string
+		kind    error
+		refused bool
+		want    string
+	}{
+		"done":    {204, "", nil, false, ""},
+		"ended":   {403, `{"errors":["permission denied"]}`, store.ErrDenied, true, "revoke a login of auth/kubernetes: denied by the store: permission denied"},
+		"batch":   {400, `{"errors":["batch tokens cannot be revoked"]}`, vault.ErrRefused, true, "revoke a login of auth/kubernetes: invalid: refused: HOST answers 400: batch tokens cannot be revoked"},
+		"standby": {429, `{"errors":[]}`, store.ErrUnavailable, false, "revoke a login of auth/kubernetes: store unavailable: HOST answers 429"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var request string
+			method, host := methodAt(t, asked(&request, test.status, test.body))
+			err := method.Revoke(t.Context(), who(), held())
+			if request != "POST /v1/auth/token/revoke-self in teams/shop with "+vaultToken {
+				t.Errorf("it asks %s", request)
+			}
+			var got string
+			if err != nil {
+				got = err.Error()
+			}
+			if want := strings.ReplaceAll(test.want, "HOST", host); !errors.Is(err, test.kind) || got != want || errors.Is(err, auth.ErrRefused) != test.refused {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		})
+	}
+}
+
+// Vault keeps no record of batch tokens.
+func TestBatchTokensAreNotRevoked(t *testing.T) {
+	for _, token := range []string{"hvb.obviously-fake", "b.obviously-fake"} {
+		var request string
+		method, _ := methodAt(t, asked(&request, 400, ""))
+		if err := method.Revoke(t.Context(), who(), auth.Login{Token: secret.New([]byte(token))}); err != nil || request != "" {
+			t.Errorf("%s: asked %q, %v", token, request, err)
+		}
 	}
 }

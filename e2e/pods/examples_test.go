@@ -185,13 +185,21 @@ func (c *scene) says(pod, line string, limit time.Duration) {
 	})
 }
 
-// checkCredential logs in with what the pod has. Until leases are kept, each call of
-// the driver brings another one, so the two files are read at one moment.
+// checkCredential logs in with what the pod has, and with the same again when the
+// driver has called once more: its lease is kept.
 func (s *suite) checkCredential(t *testing.T, c *scene, pod string) {
 	t.Helper()
-	both, err := c.exec(t, c.namespace, pod, "sh", "-c", "cat /secrets/..data/username /secrets/..data/dsn")
-	if err != nil {
-		t.Fatal(err)
+	read := func() string {
+		both, err := c.exec(t, c.namespace, pod, "sh", "-c", "cat /secrets/..data/username /secrets/..data/dsn")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return both
+	}
+	both := read()
+	c.republished(pod, 2)
+	if read() != both {
+		t.Error("the next calls of the driver brought another credential")
 	}
 	user, dsn, found := strings.Cut(both, "postgresql://")
 	name, rest, _ := strings.Cut(dsn, ":")

@@ -214,6 +214,9 @@ func (s *suite) keep(t *testing.T, secret, key, value string) {
 		secret, releaseNamespace, key, base64.StdEncoding.EncodeToString([]byte(value))))
 }
 
+// quickRefresh lets a test see what it has changed at the next call.
+const quickRefresh = "1s"
+
 // values are those of the examples, with this run's addresses, its outages, and
 // rules for its namespaces.
 func (s *suite) values(t *testing.T) string {
@@ -234,6 +237,7 @@ func (s *suite) values(t *testing.T) string {
 		if vault, ok := store["vault"].(map[string]any); ok {
 			vault["addresses"] = []string{s.vaultAddress}
 			store["access"] = append(rules, rule("roles", "e2e", "secret/e2e/**"))
+			store["refresh"] = quickRefresh
 		} else {
 			store["access"] = append(rules, rule("", "", "forms/**"))
 		}
@@ -241,6 +245,12 @@ func (s *suite) values(t *testing.T) string {
 	for _, kind := range slices.Sorted(maps.Keys(s.outages)) {
 		stores = append(stores, map[string]any{
 			"name": kind, "vault": map[string]any{"addresses": []string{"http://" + s.outages[kind].address}},
+			"access": []any{rule("roles", "e2e", "secret/e2e/**")},
+		})
+	}
+	if s.cluster != nil {
+		stores = append(stores, map[string]any{ // the same Vault with keymount's own refresh
+			"name": "steady", "vault": map[string]any{"addresses": []string{s.vault.Address()}},
 			"access": []any{rule("roles", "e2e", "secret/e2e/**")},
 		})
 	}

@@ -151,6 +151,32 @@ func (t Tree) Reveal() any {
 	return t.reveal()
 }
 
+// Size is about how much memory the tree takes, in bytes.
+func (t Tree) Size() int { return sizeOf(t.Reveal()) }
+
+func sizeOf(v any) int {
+	const word = 16 // what holds a value, and what its allocation costs
+	switch v := v.(type) {
+	case string:
+		return word + len(v)
+	case json.Number:
+		return word + len(v)
+	case []any:
+		size := word
+		for _, e := range v {
+			size += sizeOf(e)
+		}
+		return size
+	case map[string]any:
+		size := 4 * word
+		for name, e := range v {
+			size += 2*word + len(name) + sizeOf(e)
+		}
+		return size
+	}
+	return word
+}
+
 func join(at, name string) string {
 	if at == "" {
 		return name

@@ -26,7 +26,7 @@ func read(ctx context.Context, response *http.Response, host string, once bool) 
 	case errors.Is(err, errTooLong):
 		return nil, fmt.Errorf("%w: %s answers with more than %d bytes", store.ErrInvalid, host, maxBody)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %s: the answer breaks off", carried(once), host)
+		return nil, newSilence(carried(once), host+": the answer breaks off", "", err)
 	case response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusMultipleChoices:
 		return nil, refusal(response, body, host, once)
 	case len(bytes.TrimSpace(body)) == 0:
@@ -72,15 +72,24 @@ func refusal(response *http.Response, body []byte, host string, once bool) error
 	case status == http.StatusPreconditionFailed, status == http.StatusTooManyRequests, status == statusStandby:
 		// Refused before anything was done.
 		return patience(fmt.Errorf("%w: %s answers %d%s", store.ErrUnavailable, host, status, said), response)
-	case status == http.StatusServiceUnavailable && strings.Contains(said, "sealed"):
-		return patience(fmt.Errorf("%w: %s is sealed; unseal it", store.ErrUnavailable, host), response)
+	case status == http.StatusServiceUnavailable && isSealed(body, said):
+		return patience(newSilence(store.ErrUnavailable, host+" is sealed; unseal it", "", nil), response)
 	case status >= http.StatusInternalServerError:
-		return patience(fmt.Errorf("%w: %s answers %d%s", carried(once), host, status, said), response)
+		return patience(newSilence(carried(once), fmt.Sprintf("%s answers %d", host, status), said, nil), response)
 	case status == http.StatusBadRequest && json.Valid(body):
 		return fmt.Errorf("%w: %w: %s answers %d%s", store.ErrInvalid, ErrRefused, host, status, said)
 	default:
 		return fmt.Errorf("%w: %s answers %d%s", store.ErrInvalid, host, status, said)
 	}
+}
+
+// isSealed tells it from what a request is told, and from what is told of the
+// server's health.
+func isSealed(body []byte, said string) bool {
+	var health struct {
+		Sealed bool `json:"sealed"`
+	}
+	return strings.Contains(said, "sealed") || json.Unmarshal(body, &health) == nil && health.Sealed
 }
 
 // ErrRefused marks a 400 of Vault's own, which is how a login is refused.

@@ -1,7 +1,9 @@
 // Package vault reads secrets from Vault and OpenBao, which share one HTTP API.
 //
 // A [Conn] is the way there: all addresses of one cluster behind one pool of
-// connections, failing over between them. A [Store] reads over it: secrets of
+// connections, failing over between them. An address that gives no answers is out of
+// reach: requests to it fail at once, and now and then one of them first asks for
+// the server's health, see breaker.go. A [Store] reads over it: secrets of
 // key/value engines by mount and name, as the vault command shows them, or by API
 // path, and whatever else answers a read. Logging in is the business of auth/vault.
 package vault
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -52,6 +55,9 @@ type Options struct {
 	CAFile, CertFile, KeyFile string
 	// ServerName is what the server's certificate must say, in place of the host.
 	ServerName string
+	// Log gets a line when an address is out of reach, and when it answers again; nil
+	// is none.
+	Log *slog.Logger
 }
 
 // Request is one call of the API.
@@ -69,11 +75,12 @@ type Request struct {
 
 // Conn is safe for concurrent use.
 type Conn struct {
-	client *http.Client
-	bases  []*url.URL    // one an address
-	slots  chan struct{} // of requests under way
-	logins chan struct{} // of logins
-	now    func() time.Time
+	client   *http.Client
+	bases    []*url.URL    // one an address
+	breakers []*breaker    // one an address
+	slots    chan struct{} // of requests under way
+	logins   chan struct{} // of logins
+	now      func() time.Time
 
 	mu    sync.Mutex
 	first int       // the address to begin with
@@ -87,12 +94,16 @@ func NewConn(o Options, now func() time.Time) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{client: &http.Client{Transport: transport, CheckRedirect: noRedirect}, slots: make(chan struct{}, maxRequests), logins: make(chan struct{}, maxLogins), now: now}
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	for _, address := range o.Addresses {
 		u, err := url.Parse(address)
 		if err != nil {
 			return nil, fmt.Errorf("address %q: %w", address, err)
 		}
-		c.bases = append(c.bases, u)
+		c.bases, c.breakers = append(c.bases, u), append(c.breakers, &breaker{host: u.Host, log: log})
 	}
 	return c, nil
 }
@@ -100,9 +111,13 @@ func NewConn(o Options, now func() time.Time) (*Conn, error) {
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Do sends a request to the address that answered last, and to the others when
-// that one gives no answer. It returns nil without an error for an answer without
-// a body. Errors wrap a kind of store; none holds a token or a body.
+// that one gives no answer; those that are out of reach are passed over. It returns
+// nil without an error for an answer without a body. Errors wrap a kind of store;
+// none holds a token or a body.
 func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
+	if err := c.outOfReach(); err != nil {
+		return nil, err // without waiting for those that still wait for an answer
+	}
 	slots := c.slots
 	if r.Token.Len() == 0 {
 		slots = c.logins // which must not wait behind reads that hang
@@ -114,9 +129,7 @@ func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
 		return nil, fmt.Errorf("%w: waiting for other requests: %w", store.ErrUnavailable, ctx.Err())
 	}
 	var failures []error
-	start := c.start()
-	for n := range c.bases {
-		i := (start + n) % len(c.bases)
+	for _, i := range c.order() {
 		answer, err := c.attempt(ctx, i, r)
 		if err == nil || !errors.Is(err, store.ErrUnavailable) {
 			c.keep(i)
@@ -128,15 +141,6 @@ func (c *Conn) Do(ctx context.Context, r Request) (*api.Secret, error) {
 		}
 	}
 	return nil, together(failures)
-}
-
-// together is all failures in one line.
-func together(failures []error) error {
-	err := failures[0]
-	for _, next := range failures[1:] {
-		err = fmt.Errorf("%w; %w", err, next)
-	}
-	return err
 }
 
 // start is the address to begin with: the one that answered last, but home again
@@ -160,25 +164,50 @@ func (c *Conn) keep(i int) {
 
 // attempt sends r to one address, and once more where that one redirects to.
 func (c *Conn) attempt(ctx context.Context, i int, r Request) (*api.Secret, error) {
+	answer, next, err := c.ask(ctx, i, r)
+	if err != nil || next == nowhere {
+		return answer, err
+	}
+	answer, again, err := c.ask(ctx, next, r)
+	if s, ok := errors.AsType[*shut](err); ok {
+		return nil, fmt.Errorf("%w: %s redirects to %s", store.ErrUnavailable, c.bases[i].Host, s.text)
+	}
+	if err == nil && again != nowhere { // the leader has just changed
+		return nil, fmt.Errorf("%w: %s redirects once more", store.ErrUnavailable, c.bases[next].Host)
+	}
+	return answer, err
+}
+
+// ask sends r to one address if that may be asked, and notes what came of it.
+func (c *Conn) ask(ctx context.Context, i int, r Request) (*api.Secret, int, error) {
+	if err := c.enter(ctx, i); err != nil {
+		return nil, nowhere, err
+	}
+	began := c.now()
+	answer, next, err := c.exchange(ctx, i, r)
+	c.note(ctx, i, err, began)
+	return answer, next, err
+}
+
+// nowhere is where an answer redirects to that does not.
+const nowhere = -1
+
+// exchange is one request, and its answer or where it redirects to.
+func (c *Conn) exchange(ctx context.Context, i int, r Request) (answer *api.Secret, next int, err error) {
 	response, err := c.send(ctx, i, r)
 	if err != nil {
-		return nil, err
-	}
-	if isRedirect(response.StatusCode) {
-		next, err := c.redirected(i, response)
-		if err != nil {
-			return nil, err
-		}
-		if response, err = c.send(ctx, next, r); err != nil {
-			return nil, err
-		}
-		i = next
+		return nil, nowhere, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	if isRedirect(response.StatusCode) { // the leader has just changed
-		return nil, fmt.Errorf("%w: %s redirects once more", store.ErrUnavailable, c.bases[i].Host)
+	if response.StatusCode < http.StatusInternalServerError {
+		c.breakers[i].answered(ctx, c.now())
 	}
-	return read(ctx, response, c.bases[i].Host, r.Once)
+	if isRedirect(response.StatusCode) {
+		next, err = c.redirected(i, response)
+		return nil, next, err
+	}
+	answer, err = read(ctx, response, c.bases[i].Host, r.Once)
+	return answer, nowhere, err
 }
 
 func isRedirect(status int) bool {
@@ -189,15 +218,14 @@ func isRedirect(status int) bool {
 // redirected finds the address that a standby points to. The token goes nowhere
 // but to the addresses of keymount.yaml.
 func (c *Conn) redirected(from int, response *http.Response) (int, error) {
-	_ = response.Body.Close()
 	location, err := response.Location()
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s redirects without saying where to", store.ErrUnavailable, c.bases[from].Host)
+		return nowhere, fmt.Errorf("%w: %s redirects without saying where to", store.ErrUnavailable, c.bases[from].Host)
 	}
 	i := slices.IndexFunc(c.bases, func(base *url.URL) bool { return base.Host == location.Host })
 	if i < 0 {
 		// Another address may know better.
-		return 0, fmt.Errorf("%w: %s redirects to %s, which is none of the store's addresses in keymount.yaml; add it there",
+		return nowhere, fmt.Errorf("%w: %s redirects to %s, which is none of the store's addresses in keymount.yaml; add it there",
 			store.ErrUnavailable, c.bases[from].Host, location.Host)
 	}
 	return i, nil
@@ -253,11 +281,7 @@ func (c *Conn) request(ctx context.Context, i int, r Request) (*http.Request, er
 }
 
 func (c *Conn) unreachable(i int, err error, uncertain bool) error {
-	kind := store.ErrUnavailable
-	if uncertain {
-		kind = store.Uncertain(kind)
-	}
-	return fmt.Errorf("%w: %s: %s", kind, c.bases[i].Host, reason(err))
+	return newSilence(carried(uncertain), c.bases[i].Host+": "+reason(err), "", err)
 }
 
 // reason is what went wrong with a connection, without the URL of the request.

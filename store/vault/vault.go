@@ -38,15 +38,17 @@ func Namespace(pattern, kubernetes string) string {
 // Resolve implements [store.Resolver]: the path of a KV v2 secret is mount and
 // name, with or without data/ between them.
 func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Ref) (store.Resolved, error) {
+	makes := ref.Args != ""
 	if isSystem(ref.Path) {
-		return store.Resolved{Path: ref.Path, Literal: ref.Path.Segments()[0]}, nil
+		return store.Resolved{Path: ref.Path, Literal: ref.Path.Segments()[0], Makes: true}, nil
 	}
 	p, err := s.find(ctx, session, ref.Path)
 	if err != nil {
 		return store.Resolved{}, s.explain(ctx, session, err)
 	}
+	makes = makes || p.engine == Other
 	if p.engine != KV2 {
-		return store.Resolved{Path: ref.Path}, nil
+		return store.Resolved{Path: ref.Path, Makes: makes}, nil
 	}
 	first, name, deeper := strings.Cut(p.rest, "/")
 	switch {
@@ -55,11 +57,11 @@ func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Re
 		if err != nil {
 			return store.Resolved{}, fmt.Errorf("%w: %w", store.ErrInvalid, err)
 		}
-		return store.Resolved{Path: path}, nil
+		return store.Resolved{Path: path, Makes: makes}, nil
 	case isInternal(first, deeper):
-		return store.Resolved{Path: ref.Path, Literal: first}, nil
+		return store.Resolved{Path: ref.Path, Literal: first, Makes: makes}, nil
 	}
-	return store.Resolved{Path: ref.Path}, nil
+	return store.Resolved{Path: ref.Path, Makes: makes}, nil
 }
 
 // isInternal tells the parts of a KV v2 engine that are no secrets.
@@ -95,6 +97,25 @@ func (s *Store) Read(ctx context.Context, session store.Session, ref store.Ref) 
 	}
 	return value, err
 }
+
+// Renew implements [store.Leaser], and asks for the life that the lease had.
+func (s *Store) Renew(ctx context.Context, session store.Session, lease store.Lease) (store.Lease, error) {
+	answer, err := s.conn.Do(ctx, Request{
+		Method: http.MethodPut, Path: "sys/leases/renew", Namespace: s.in(session), Token: session.Token,
+		Body: map[string]any{"lease_id": string(lease.ID.Reveal()), "increment": int(lease.Duration.Seconds())},
+	})
+	switch {
+	case err != nil:
+		return store.Lease{}, s.explain(ctx, session, err)
+	case answer == nil || answer.LeaseDuration <= 0:
+		return store.Lease{}, fmt.Errorf("%w: the answer says nothing of the lease's life", store.ErrInvalid)
+	}
+	lease.Duration, lease.Renewable = time.Duration(answer.LeaseDuration)*time.Second, answer.Renewable
+	return lease, nil
+}
+
+// Ends implements [store.Leaser]. Whoever logs in knows.
+func (s *Store) Ends(store.Session, store.Lease) time.Time { return time.Time{} }
 
 // notAfter is a certificate's expiration, or for a password that Vault changes by
 // itself the seconds until it does.

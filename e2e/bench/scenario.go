@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/keymount/keymount/provider/providertest"
+)
+
+// The phases of a scenario.
+const (
+	phaseIdle      = "started"
+	phaseCold      = "cold storm"
+	phaseRepublish = "republishes within refresh"
+	phaseRotation  = "after refresh, one secret rotated"
+	phaseLong      = "many republishes"
+	phaseChurn     = "pods came and went"
+)
+
+// scenario is a node's life with so many service accounts, and what came of it.
+type scenario struct {
+	Name     string  `json:"name"`
+	Accounts int     `json:"accounts"`
+	Phases   []phase `json:"phases"`
+}
+
+// phase is what some mounts took together.
+type phase struct {
+	Name     string  `json:"name"`
+	Mounts   int     `json:"mounts"`
+	Seconds  float64 `json:"seconds"`
+	P50      float64 `json:"p50ms"`
+	P95      float64 `json:"p95ms"`
+	CPU      float64 `json:"cpuMsPerMount"` // keymount's
+	Requests counts  `json:"requests"`
+	Usage    usage   `json:"usage"` // when it was over
+	// Changed is how many pods got the rotated secret.
+	Changed int `json:"changed"`
+}
+
+// perSecond is how many mounts there were in one.
+func (p phase) perSecond() float64 {
+	if p.Seconds == 0 {
+		return 0
+	}
+	return float64(p.Mounts) / p.Seconds
+}
+
+// stage is what all scenarios share.
+type stage struct {
+	options
+	cluster *cluster
+	server  *server
+	program string
+	folder  string
+}
+
+// act is a scenario under way.
+type act struct {
+	stage
+	*scenario
+	proxy  *proxy
+	k      *keymount
+	driver *providertest.Driver
+	// rotated is how often the first secret was changed.
+	rotated int
+}
+
+// run plays the scenario with a keymount of its own.
+func (s *scenario) run(ctx context.Context, on stage) (err error) {
+	folder := filepath.Join(on.folder, s.Name)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	a := act{stage: on, scenario: s}
+	if a.proxy, err = newProxy(ctx, on.server.address, on.Delay); err != nil {
+		return err
+	}
+	defer a.proxy.close()
+	if a.k, err = serve(ctx, on.program, folder, a.proxy.url, on.cluster, on.options); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.k.stop()) }()
+	if a.driver, err = providertest.Dial(a.k.socket); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.driver.Close()) }()
+	return a.play(ctx)
+}
+
+// play is the story.
+func (a *act) play(ctx context.Context) error {
+	running, err := a.cluster.running(a.Accounts, a.options)
+	if err != nil {
+		return err
+	}
+	passing, err := a.cluster.passing(a.Accounts, a.options)
+	if err != nil {
+		return err
+	}
+	if err := a.phase(ctx, phaseIdle, nil); err != nil {
+		return err
+	}
+	if err := a.phase(ctx, phaseCold, running); err != nil {
+		return err
+	}
+	over := time.Now().Add(a.Refresh) // for all that was read so far
+	if err := a.phase(ctx, phaseRepublish, slices.Repeat(running, a.Rounds)); err != nil {
+		return err
+	}
+	a.rotated++
+	if err := a.server.put(ctx, secretName(0, 0), valueOf(0, 0, a.rotation(), a.Bytes)); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(time.Until(over)):
+	case <-ctx.Done():
+		return fmt.Errorf("wait for refresh: %w", ctx.Err())
+	}
+	return errors.Join(
+		a.phase(ctx, phaseRotation, running),
+		a.phase(ctx, phaseLong, slices.Repeat(running, 1+a.Republishes/len(running))[:a.Republishes]),
+		a.phase(ctx, phaseChurn, passing),
+	)
+}
+
+// rotation names the value of the first secret, for no two scenarios the same.
+func (a *act) rotation() int { return a.rotated * a.Accounts }
+
+// phase mounts pods, some at a time, and measures.
+func (a *act) phase(ctx context.Context, name string, pods []pod) error {
+	a.proxy.take()
+	before, err := a.k.cpu()
+	if err != nil {
+		return err
+	}
+	took, changed := make([]time.Duration, len(pods)), make([]bool, len(pods))
+	var mounts errgroup.Group
+	mounts.SetLimit(a.AtOnce)
+	began := time.Now()
+	for i, p := range pods {
+		mounts.Go(func() (err error) {
+			began := time.Now()
+			changed[i], err = a.mount(ctx, p)
+			took[i] = time.Since(began)
+			return err
+		})
+	}
+	err = mounts.Wait()
+	p := phase{Name: name, Mounts: len(pods), Seconds: time.Since(began).Seconds(), Requests: a.proxy.take()}
+	after, cpuErr := a.k.cpu()
+	usage, usageErr := a.k.sample(ctx)
+	if err := errors.Join(err, cpuErr, usageErr); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	p.Usage = usage
+	if len(pods) > 0 {
+		slices.Sort(took)
+		p.P50, p.P95 = milliseconds(took[len(took)/2]), milliseconds(took[len(took)*95/100])
+		p.CPU = milliseconds(after-before) / float64(len(pods))
+	}
+	for _, c := range changed {
+		if c {
+			p.Changed++
+		}
+	}
+	a.Phases = append(a.Phases, p)
+	return nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// mount does what the driver does, and looks at every byte that came back.
+func (a *act) mount(ctx context.Context, p pod) (changed bool, err error) {
+	answer, err := a.driver.Call(ctx, p.attributes)
+	if err != nil {
+		return false, err
+	}
+	if len(answer.GetFiles()) != a.Objects {
+		return false, fmt.Errorf("%d files, want %d", len(answer.GetFiles()), a.Objects)
+	}
+	for object, file := range answer.GetFiles() {
+		rotated, err := a.look(p.account, object, file)
+		if err != nil {
+			return false, err
+		}
+		changed = changed || rotated
+	}
+	return changed, nil
+}
+
+// look tells whether a file is the rotated secret.
+func (a *act) look(account, object int, file *v1alpha1.File) (rotated bool, err error) {
+	text := string(file.GetContents())
+	if account == 0 && object == 0 && a.rotated > 0 {
+		return text == valueOf(0, 0, a.rotation(), a.Bytes), nil
+	}
+	if account == 0 && object == 0 {
+		return false, nil // of an earlier scenario, perhaps
+	}
+	if file.GetPath() != fmt.Sprintf("f%d", object) || text != valueOf(account, object, 0, a.Bytes) {
+		return false, fmt.Errorf("account %d has another value in %s", account, file.GetPath())
+	}
+	return false, nil
+}

@@ -1,0 +1,327 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keymount/keymount/auth"
+)
+
+// KeepOptions say how long what was read counts.
+type KeepOptions struct {
+	// Refresh is how long a secret counts before it is read again; 0 reads at every
+	// mount.
+	Refresh time.Duration
+	// Stale is how long after it was read a secret may stand in for a store that gives
+	// no answer; 0 is never.
+	Stale time.Duration
+	// PerPod keeps what each pod reads apart, as its logins are.
+	PerPod bool
+	// Replace is how long before its end a credential is replaced: longer than the
+	// replacement takes to reach the pod.
+	Replace time.Duration
+	// Bytes is about how much is kept at most.
+	Bytes int64
+	// Vouch is told of every session whose pod was mounted with what is remembered: its
+	// login is still wanted. nil tells nobody.
+	Vouch func(Session)
+	Now   func() time.Time
+	Log   *slog.Logger // of leases that are not renewed; nil is none
+}
+
+const (
+	// idle is how long after the last mount what was read is forgotten.
+	idle = 10 * time.Minute
+	// sweepEvery is how often that is looked at.
+	sweepEvery = time.Minute
+	// resolvedBytes bounds what is remembered of paths.
+	resolvedBytes = 2 << 20
+)
+
+// Keep remembers what s answers, so that load follows secrets and not pods: a
+// secret is read again at most every Refresh for one session, however many pods
+// and volumes want it. What is remembered belongs to a session: nobody gets it but
+// with an Identity, which only a token verified in this very request makes, and the
+// role that it was read with. What it returns is a [Resolver] if s is one.
+//
+// While the store is out of reach, and only then, the last good value stands in for
+// the next, for as long as Stale. What a store makes for one volume, a credential
+// with a lease or a certificate, is kept as long as it lives, see lease.go.
+func Keep(s Store, o KeepOptions) Kept {
+	k := &Keeper{store: s, o: o, values: newMemory[key, Value](o.Bytes, sizeOf, o.Now)}
+	k.leaser, _ = s.(Leaser)
+	resolver, ok := s.(Resolver)
+	if !ok {
+		return k
+	}
+	return &keptResolver{k, resolver, newMemory[key, Resolved](resolvedBytes, func(r Resolved) int64 { return int64(len(r.Path.String())) }, o.Now)}
+}
+
+// Kept is a Store that remembers.
+type Kept interface {
+	Store
+	// Refresh makes the next mount of each secret read it again.
+	Refresh()
+	// Run renews leases and forgets what nobody asks for any more, until ctx ends.
+	Run(ctx context.Context) error
+}
+
+// Keeper is what [Keep] makes of a store.
+type Keeper struct {
+	store  Store
+	leaser Leaser // nil for a store whose leases cannot be renewed
+	o      KeepOptions
+	values *memory[key, Value]
+	// refreshed is when somebody asked that everything be read again.
+	refreshed atomic.Pointer[time.Time]
+}
+
+// key is who reads what.
+type key struct {
+	issuer, audience, namespace, serviceAccount, serviceAccountUID, role string
+	pod, class                                                           string // of what is made for one volume
+	path, literal, version                                               string
+	query, args                                                          sum
+}
+
+// sum is the SHA-256 of a text, which may be long; zero for none.
+type sum [sha256.Size]byte
+
+func sumOf(text string) sum {
+	if text == "" {
+		return sum{}
+	}
+	return sha256.Sum256([]byte(text))
+}
+
+func (k *Keeper) key(session Session, path Path, ref Ref, volume bool) key {
+	i := session.Identity
+	one := key{
+		issuer: i.Issuer, audience: i.Audience, namespace: i.Namespace, serviceAccount: i.ServiceAccount, serviceAccountUID: i.ServiceAccountUID,
+		role: session.Role, path: path.String(), version: ref.Version, query: sumOf(ref.Query), args: sumOf(ref.Args),
+	}
+	if k.o.PerPod || volume {
+		one.pod = podOf(i)
+	}
+	if volume {
+		one.class = session.Class
+	}
+	return one
+}
+
+// podOf names a pod for good: another one of that name has another uid.
+func podOf(i auth.Identity) string { return i.PodName + "/" + i.PodUID }
+
+// Read implements [Store].
+func (k *Keeper) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
+	return k.read(ctx, session, ref, Resolved{Path: ref.Path})
+}
+
+func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Resolved) (Value, error) {
+	key := k.key(session, resolved.Path, ref, resolved.Makes && !ref.Shared)
+	key.literal = resolved.Literal // what is no ordinary secret is another thing than a secret of that name
+	got, err := k.values.get(ctx, key, question[Value]{
+		fresh: func(v Value, at time.Time) bool { return k.fresh(v, at, ref) },
+		ask: func(ctx context.Context, old *Value, attempt func(func() (Value, error)) (Value, error)) (Value, error) {
+			var asked time.Time // a life begins when it was asked for, at the earliest
+			value, err := patiently(ctx, old == nil, func() (Value, error) {
+				asked = k.o.Now()
+				return attempt(func() (Value, error) { return k.store.Read(ctx, session, ref) })
+			})
+			if err != nil {
+				return Value{}, err
+			}
+			return k.begin(session, ref, value, asked)
+		},
+		instead: func(v Value, at time.Time, err error) bool { return k.instead(v, at, err, ref) },
+		hold:    k.hold,
+	})
+	if err != nil {
+		return Value{}, err
+	}
+	if err := Spend(ctx, int(sizeOf(got.value))); err != nil {
+		return Value{}, err
+	}
+	if k.o.Vouch != nil {
+		k.o.Vouch(session)
+	}
+	got.value.Stale = got.cause
+	return got.value, nil
+}
+
+// patiently asks again where nothing else would do.
+func patiently[V any](ctx context.Context, needed bool, read func() (V, error)) (V, error) {
+	if needed {
+		return Patiently(ctx, read)
+	}
+	return read()
+}
+
+// begin says how long a value counts.
+func (k *Keeper) begin(session Session, ref Ref, value Value, asked time.Time) (_ Value, err error) {
+	value.refresh = jittered(k.o.Refresh)
+	switch {
+	case value.Lease != nil:
+		value.credential, err = k.newCredential(session, *value.Lease, asked)
+	case ref.Args != "" && value.NotAfter.IsZero(): // a write is not done again without a reason
+		value.refresh = unknownLife
+	case ref.Args != "": // such as a certificate, which is renewed at two thirds of its life
+		life := value.NotAfter.Sub(asked)
+		value.refresh = jittered(min(life*2/3, life-k.o.Replace))
+		err = k.longEnough(life)
+	}
+	return value, err
+}
+
+// unknownLife is how long what a write brought counts if nobody says when it ends.
+const unknownLife = 24 * time.Hour
+
+// jittered is a little less than d, so that nodes do not march in step.
+func jittered(d time.Duration) time.Duration {
+	const share = 10
+	if d < share {
+		return d
+	}
+	return d - rand.N(d/share) //nolint:gosec // a jitter needs no unguessable numbers
+}
+
+// fresh tells whether a value that was read at some time counts without asking.
+func (k *Keeper) fresh(v Value, at time.Time, ref Ref) bool {
+	now := k.o.Now()
+	age := now.Sub(at)
+	asked := k.refreshed.Load()
+	switch {
+	case v.credential != nil:
+		return k.lives(v.credential)
+	case !v.NotAfter.IsZero() && !now.Before(v.NotAfter): // a password that the store changes by itself
+		return false
+	case ref.Args != "" && !v.NotAfter.IsZero(): // another one would be made
+	case ref.Version != "": // pinned: it is what it is
+		return true
+	case asked != nil && !at.After(*asked):
+		return false
+	}
+	return age >= 0 && age < v.refresh // the clock may have been set back
+}
+
+// Refresh makes the next mount of each secret read it again. Credentials and
+// certificates stay as they are: another one would be made.
+func (k *Keeper) Refresh() {
+	now := k.o.Now()
+	k.refreshed.Store(&now)
+}
+
+// instead tells whether an old value may stand in for an answer that failed: only
+// where there was none, within the operator's limit and the value's own life.
+func (k *Keeper) instead(v Value, at time.Time, err error, ref Ref) bool {
+	now := k.o.Now()
+	age := now.Sub(at)
+	switch {
+	case !errors.Is(err, ErrUnavailable), !v.NotAfter.IsZero() && !now.Before(v.NotAfter):
+		return false
+	case v.credential != nil:
+		return now.Before(k.ends(v.credential))
+	case ref.Args != "" && !v.NotAfter.IsZero(): // a certificate counts until its end
+		return true
+	}
+	return age >= 0 && age < k.o.Stale
+}
+
+// hold is how long a failure counts: a denial must not cost the store a request
+// each time that a pod is tried again.
+func (k *Keeper) hold(err error, before time.Duration) time.Duration {
+	const first = 5 * time.Second
+	switch {
+	case errors.Is(err, auth.ErrRefused): // of one pod's token: those who log in remember it
+		return 0
+	case errors.Is(err, errShort): // something was made that cannot be used: not another one at once
+		return maxHold
+	case errors.Is(err, ErrDenied), errors.Is(err, ErrDoubt), errors.Is(err, ErrSession):
+		return min(max(first, 2*before), maxHold)
+	case errors.Is(err, ErrNotFound):
+		return min(k.o.Refresh, first)
+	case errors.Is(err, ErrInvalid):
+		return min(k.o.Refresh, maxHold)
+	case errors.Is(err, ErrUnavailable):
+		return min(asked(err), first)
+	}
+	return 0
+}
+
+// Run renews leases and forgets what nobody asks for any more, until ctx ends. It
+// gives nothing back: what is not renewed expires.
+func (k *Keeper) Run(ctx context.Context) error {
+	sweep, renew := time.NewTicker(sweepEvery), time.NewTicker(renewEvery)
+	defer sweep.Stop()
+	defer renew.Stop()
+	var renewing sync.WaitGroup
+	defer renewing.Wait()
+	free := make(chan struct{}, 1) // one round at a time: a store that hangs takes long
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			k.values.forget(k.o.Now().Add(-idle))
+		case <-renew.C:
+			select {
+			case free <- struct{}{}:
+				renewing.Go(func() { k.renew(ctx); <-free })
+			default:
+			}
+		}
+	}
+}
+
+// keptResolver is a Keeper of a [Resolver].
+type keptResolver struct {
+	*Keeper
+	resolver Resolver
+	paths    *memory[key, Resolved]
+}
+
+// Resolve implements [Resolver]. What a path is counts as long as what is there.
+func (k *keptResolver) Resolve(ctx context.Context, session Session, ref Ref) (Resolved, error) {
+	got, err := k.paths.get(ctx, k.pathKey(session, ref), question[Resolved]{
+		fresh: func(_ Resolved, at time.Time) bool {
+			age := k.o.Now().Sub(at)
+			return age >= 0 && age < max(k.o.Refresh, time.Second)
+		},
+		ask: func(ctx context.Context, old *Resolved, attempt func(func() (Resolved, error)) (Resolved, error)) (Resolved, error) {
+			return patiently(ctx, old == nil, func() (Resolved, error) {
+				return attempt(func() (Resolved, error) { return k.resolver.Resolve(ctx, session, ref) })
+			})
+		},
+		// What a path is may stand in for as long as what is there, which has its own limit.
+		instead: func(_ Resolved, _ time.Time, err error) bool { return errors.Is(err, ErrUnavailable) },
+		hold:    k.hold,
+	})
+	return got.value, err
+}
+
+// pathKey leaves out what does not change what a path is.
+func (k *keptResolver) pathKey(session Session, ref Ref) key {
+	one := k.key(session, ref.Path, Ref{}, false)
+	if ref.Args != "" {
+		one.args = sumOf("a write")
+	}
+	return one
+}
+
+// Read implements [Store].
+func (k *keptResolver) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
+	resolved, err := k.Resolve(ctx, session, ref)
+	if err != nil {
+		return Value{}, err
+	}
+	return k.read(ctx, session, ref, resolved)
+}
+
+// sizeOf leaves the envelope out: its texts are those of the data.
+func sizeOf(v Value) int64 { return int64(v.Data.Size()) }

@@ -1,0 +1,289 @@
+package store
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// flightLimit ends one read for all who wait for it; it outlives the mount that
+// began it.
+const flightLimit = 25 * time.Second
+
+// flightBudget is what one answer may have; each who waits for it spends of its own.
+const flightBudget = 6 << 20
+
+// cellSize is about what a question takes without its answer.
+const cellSize = 512
+
+// maxHold is the longest that a refusal counts without being asked for again.
+const maxHold = time.Minute
+
+// memory remembers answers by who asked for what, and makes one question of many
+// that are asked at the same time. It keeps at most a number of bytes, the least
+// recently used go first. It is safe for concurrent use.
+type memory[K comparable, V any] struct {
+	now  func() time.Time
+	size func(V) int64
+	most int64 // bytes
+
+	mu    sync.Mutex
+	cells map[K]*list.Element // of *cell[K, V]
+	order list.List           // the most recently used first
+	bytes int64
+}
+
+// cell is what is known of one question.
+type cell[K comparable, V any] struct {
+	key    K
+	known  bool
+	value  V
+	size   int64
+	at     time.Time // when value was true
+	asked  time.Time // when anybody wanted it last
+	denial denial
+	flight *flight[V]
+}
+
+// denial is a refusal that is not asked for again for a while.
+type denial struct {
+	err   error
+	until time.Time
+	pause time.Duration
+}
+
+// flight is a question that is being asked.
+type flight[V any] struct {
+	done  chan struct{}
+	last  atomic.Pointer[error] // of the attempts that failed so far
+	value V
+	at    time.Time // when it began: the value is no older
+	err   error
+}
+
+func newMemory[K comparable, V any](most int64, size func(V) int64, now func() time.Time) *memory[K, V] {
+	return &memory[K, V]{now: now, size: size, most: most, cells: map[K]*list.Element{}}
+}
+
+// question is how one answer is had.
+type question[V any] struct {
+	// fresh tells whether a value that was true at some time still counts.
+	fresh func(v V, at time.Time) bool
+	// ask gets a new one. Its context is not that of any caller; old is the value that
+	// it is to replace, if there is one.
+	ask func(ctx context.Context, old *V, attempt func(func() (V, error)) (V, error)) (V, error)
+	// instead tells whether the old value may stand in for an answer that failed.
+	instead func(v V, at time.Time, err error) bool
+	// hold is how long a failure counts for all who ask again, before how long the last
+	// one did.
+	hold func(err error, before time.Duration) time.Duration
+}
+
+// answer is a value, and the failure that it stands in for.
+type answer[V any] struct {
+	value V
+	at    time.Time
+	cause error // why there is no newer one; nil when there is
+}
+
+// patience is how long a flight is waited for where an old value would do.
+const patience = 2 * time.Second
+
+// get answers from memory or asks. Those who ask for the same share one flight,
+// whoever gives up first.
+func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V], error) {
+	m.mu.Lock()
+	c := m.touchLocked(key)
+	if c.known && q.fresh(c.value, c.at) {
+		defer m.mu.Unlock()
+		return answer[V]{value: c.value, at: c.at}, nil
+	}
+	if c.denial.err != nil && m.now().Before(c.denial.until) {
+		defer m.mu.Unlock()
+		return c.instead(q, c.denial.err)
+	}
+	if c.flight == nil {
+		m.beginLocked(ctx, c, q)
+	}
+	f, enough := c.flight, time.Duration(-1)
+	if c.known && q.instead(c.value, c.at, ErrUnavailable) {
+		enough = max(0, patience-m.now().Sub(f.at))
+	}
+	m.mu.Unlock()
+	err := f.wait(ctx, enough)
+	if err == nil {
+		return answer[V]{value: f.value, at: f.at}, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return c.instead(q, err)
+}
+
+// wait is for the end of a flight: as long as ctx lasts, or for a moment if that is
+// not negative.
+func (f *flight[V]) wait(ctx context.Context, moment time.Duration) error {
+	var enough <-chan time.Time
+	if moment >= 0 {
+		timer := time.NewTimer(moment)
+		defer timer.Stop()
+		enough = timer.C
+	}
+	select {
+	case <-f.done:
+		return f.err
+	case <-enough:
+	case <-ctx.Done():
+	}
+	if last := f.last.Load(); last != nil {
+		return *last
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: no answer in time: %w", ErrUnavailable, ctx.Err())
+	}
+	return fmt.Errorf("%w: no answer yet", ErrUnavailable)
+}
+
+// attempt remembers how a try failed, for those who do not wait for the next.
+func (f *flight[V]) attempt(try func() (V, error)) (V, error) {
+	value, err := try()
+	if err != nil {
+		f.last.Store(&err)
+	}
+	return value, err
+}
+
+// instead is the old value where it may stand in for what failed.
+func (c *cell[K, V]) instead(q question[V], err error) (answer[V], error) {
+	if c.known && q.instead(c.value, c.at, err) {
+		return answer[V]{c.value, c.at, err}, nil
+	}
+	return answer[V]{}, err
+}
+
+// beginLocked starts a flight with a context of its own.
+func (m *memory[K, V]) beginLocked(ctx context.Context, c *cell[K, V], q question[V]) {
+	f := &flight[V]{done: make(chan struct{}), at: m.now()}
+	c.flight = f
+	var old *V
+	if c.known {
+		value := c.value
+		old = &value
+	}
+	ctx, cancel := context.WithTimeout(WithBudget(context.WithoutCancel(ctx), flightBudget), flightLimit)
+	go func() {
+		defer cancel()
+		f.value, f.err = contained(func() (V, error) { return q.ask(ctx, old, f.attempt) })
+		m.land(c, f, q)
+		close(f.done)
+	}()
+}
+
+// contained turns a panic into an error: it would end the process, since a flight
+// has a goroutine of its own.
+func contained[V any](f func() (V, error)) (value V, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Recovered(p)
+		}
+	}()
+	return f()
+}
+
+// land keeps what a flight brought.
+func (m *memory[K, V]) land(c *cell[K, V], f *flight[V], q question[V]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.flight = nil
+	if f.err == nil {
+		c.denial = denial{}
+		m.setLocked(c, true, f.value, f.at)
+		return
+	}
+	pause := q.hold(f.err, c.denial.pause)
+	c.denial = denial{f.err, m.now().Add(pause), pause}
+	if isAnswer(f.err) { // the end of the old value
+		var none V
+		m.setLocked(c, false, none, f.at)
+	}
+}
+
+// isAnswer tells a failure that a store has spoken from one that says nothing.
+func isAnswer(err error) bool {
+	for _, kind := range []error{ErrDenied, ErrDoubt, ErrSession, ErrNotFound, ErrInvalid} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// setLocked changes what a cell knows. One that was evicted meanwhile is nobody's
+// any more: those who wait have the value from the flight.
+func (m *memory[K, V]) setLocked(c *cell[K, V], known bool, value V, at time.Time) {
+	c.known, c.value, c.at = known, value, at
+	if e := m.cells[c.key]; e == nil || e.Value != any(c) {
+		return
+	}
+	m.bytes -= c.size
+	if c.size = cellSize; known {
+		c.size += m.size(value)
+	}
+	m.bytes += c.size
+	m.shrinkLocked()
+}
+
+// shrinkLocked makes room, but for the cell that was used last.
+func (m *memory[K, V]) shrinkLocked() {
+	for m.bytes > m.most && m.order.Len() > 1 {
+		m.evictLocked(m.order.Back())
+	}
+}
+
+func (m *memory[K, V]) evictLocked(e *list.Element) {
+	c, _ := m.order.Remove(e).(*cell[K, V])
+	m.bytes -= c.size
+	delete(m.cells, c.key)
+}
+
+// touchLocked finds the cell, or makes it, and moves it to the front.
+func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
+	e := m.cells[key]
+	if e == nil {
+		e = m.order.PushFront(&cell[K, V]{key: key, size: cellSize})
+		m.cells[key] = e
+		m.bytes += cellSize
+		m.shrinkLocked()
+	}
+	m.order.MoveToFront(e)
+	c, _ := e.Value.(*cell[K, V])
+	c.asked = m.now()
+	return c
+}
+
+// forget drops what nobody asked for since some time; flights end by themselves.
+func (m *memory[K, V]) forget(since time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := m.order.Back(); e != nil; {
+		before := e.Prev()
+		if c, _ := e.Value.(*cell[K, V]); c.asked.Before(since) && c.flight == nil {
+			m.evictLocked(e)
+		}
+		e = before
+	}
+}
+
+// each calls f with every value that was asked for since some time.
+func (m *memory[K, V]) each(since time.Time, f func(V)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := m.order.Front(); e != nil; e = e.Next() {
+		if c, _ := e.Value.(*cell[K, V]); c.known && !c.asked.Before(since) {
+			f(c.value)
+		}
+	}
+}
