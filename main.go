@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,6 +15,10 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
+	if err := cli.Prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "keymount:", err)
+		return 1
+	}
 	// A closed pipe is an error of writing, so that what was begun is cleaned up.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
