@@ -90,17 +90,10 @@ func askAll(ctx context.Context, sockets []string, limit time.Duration) (health,
 	return result, errors.Join(failures...)
 }
 
-// ask knocks before it speaks gRPC: what gRPC says of a socket that nobody listens
-// on is long and has no kind.
 func ask(ctx context.Context, socket string) (version string, err error) {
-	connection, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	driver, err := dial(ctx, socket)
 	if err != nil {
-		return "", nobody(err)
-	}
-	_ = connection.Close()
-	driver, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return "", fmt.Errorf("cannot be reached: %w", err)
+		return "", err
 	}
 	defer func() { _ = driver.Close() }()
 	response, err := v1alpha1.NewCSIDriverProviderClient(driver).Version(ctx, &v1alpha1.VersionRequest{Version: "v1alpha1"})
@@ -111,6 +104,21 @@ func ask(ctx context.Context, socket string) (version string, err error) {
 		return "", fmt.Errorf("the provider that answers is %q; stop that one or list another socket", name)
 	}
 	return response.GetRuntimeVersion(), nil
+}
+
+// dial knocks before it speaks gRPC: what gRPC says of a socket that nobody listens
+// on is long and has no kind.
+func dial(ctx context.Context, socket string) (*grpc.ClientConn, error) {
+	knock, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, nobody(err)
+	}
+	_ = knock.Close()
+	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be reached: %w", err)
+	}
+	return connection, nil
 }
 
 // nobody says what to do about a socket that cannot be reached.

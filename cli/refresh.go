@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/provider"
@@ -54,14 +51,9 @@ It takes the right to open the driver's socket, which belongs to root:
 }
 
 func refresh(ctx context.Context, socket string) error {
-	knock, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	connection, err := dial(ctx, socket)
 	if err != nil {
-		return nobody(err)
-	}
-	_ = knock.Close()
-	connection, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return fmt.Errorf("dial: %w", err)
+		return err
 	}
 	defer func() { _ = connection.Close() }()
 	return provider.Refresh(ctx, connection)

@@ -78,11 +78,8 @@ func (t *teller) next(c Call) told {
 	defer t.mu.Unlock()
 	key := volume{c.Pod.UID, c.Class}
 	before, known := t.volumes[key]
-	if !known && len(t.volumes) >= maxTold {
-		for some := range t.volumes {
-			delete(t.volumes, some)
-			break
-		}
+	if !known {
+		makeRoom(t.volumes, maxTold)
 	}
 	after := told{served: before.served || c.Code == codes.OK, failing: c.Code != codes.OK, warnings: before.warnings}
 	if c.Code == codes.OK {

@@ -24,19 +24,25 @@ func (v *volumes) has(one volume) bool {
 	return ok
 }
 
-// add forgets some other volume when there are too many: it is taken for a new one
-// once.
+// add may forget another volume, which is taken for a new one once.
 func (v *volumes) add(one volume) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.served == nil {
 		v.served = map[volume]struct{}{}
 	}
+	if _, known := v.served[one]; !known {
+		makeRoom(v.served, maxServed)
+	}
 	v.served[one] = struct{}{}
-	for some := range v.served {
-		if len(v.served) <= maxServed {
+}
+
+// makeRoom forgets any entries of a map, so that one more makes no more than most.
+func makeRoom[K comparable, V any](entries map[K]V, most int) {
+	for some := range entries {
+		if len(entries) < most {
 			return
 		}
-		delete(v.served, some)
+		delete(entries, some)
 	}
 }

@@ -151,7 +151,7 @@ func (k *Keeper) renewOne(ctx context.Context, c *credential) {
 	c.mu.Lock()
 	lease := c.lease
 	c.mu.Unlock()
-	asked := k.o.Now() // a life begins when it was asked for, at the latest
+	asked := k.o.Now() // a life begins when it was asked for, at the earliest
 	next, err := contained(func() (Lease, error) { return k.leaser.Renew(ctx, c.session, lease) })
 	switch {
 	case err == nil:

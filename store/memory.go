@@ -86,7 +86,6 @@ type question[V any] struct {
 // answer is a value, and the failure that it stands in for.
 type answer[V any] struct {
 	value V
-	at    time.Time
 	cause error // why there is no newer one; nil when there is
 }
 
@@ -100,7 +99,7 @@ func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V]
 	c := m.touchLocked(key)
 	if c.known && q.fresh(c.value, c.at) {
 		defer m.mu.Unlock()
-		return answer[V]{value: c.value, at: c.at}, nil
+		return answer[V]{value: c.value}, nil
 	}
 	if c.denial.err != nil && m.now().Before(c.denial.until) {
 		defer m.mu.Unlock()
@@ -116,7 +115,7 @@ func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V]
 	m.mu.Unlock()
 	err := f.wait(ctx, enough)
 	if err == nil {
-		return answer[V]{value: f.value, at: f.at}, nil
+		return answer[V]{value: f.value}, nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -159,7 +158,7 @@ func (f *flight[V]) attempt(try func() (V, error)) (V, error) {
 // instead is the old value where it may stand in for what failed.
 func (c *cell[K, V]) instead(q question[V], err error) (answer[V], error) {
 	if c.known && q.instead(c.value, c.at, err) {
-		return answer[V]{c.value, c.at, err}, nil
+		return answer[V]{c.value, err}, nil
 	}
 	return answer[V]{}, err
 }

@@ -68,7 +68,7 @@ func (m Method) Renew(ctx context.Context, identity auth.Identity, login auth.Lo
 	began := m.Now()
 	answer, err := m.Conn.Do(store.WithBudget(ctx, maxAnswer), m.own(identity, login, "renew-self"))
 	switch {
-	case errors.Is(err, store.ErrDenied) && hasEnded(err):
+	case errors.Is(err, store.ErrDenied) && vault.HasEnded(err):
 		return auth.Login{}, auth.Refused(fmt.Errorf("renew a login of auth/%s: %w", m.Mount, err))
 	case errors.Is(err, store.ErrDenied), errors.Is(err, vault.ErrRefused):
 		// No policy lets it renew itself, or Vault renews none of its kind: it lives on to
@@ -81,13 +81,6 @@ func (m Method) Renew(ctx context.Context, identity auth.Identity, login auth.Lo
 		return auth.Login{}, fmt.Errorf("%w: renew a login of auth/%s: the answer says nothing of its life", store.ErrInvalid, m.Mount)
 	}
 	return lives(login.Token, began, answer.Auth.LeaseDuration, answer.Auth.Renewable), nil
-}
-
-// hasEnded tells a token that has ended from one that a policy denies something,
-// where the server says which it is.
-func hasEnded(denial error) bool {
-	text := denial.Error()
-	return strings.Contains(text, "invalid token") || strings.Contains(text, "bad token")
 }
 
 // Revoke implements [auth.Renewer].

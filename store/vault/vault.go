@@ -171,10 +171,17 @@ func (s *Store) explain(ctx context.Context, session store.Session, err error) e
 		return fmt.Errorf("%w: a read was denied, and whether the login has ended cannot be asked: %s", store.ErrUnavailable, asked.Error())
 	case !errors.Is(asked, store.ErrDenied):
 		return fmt.Errorf("%w%s; no policy of the role allows it", store.ErrDenied, denial)
-	case strings.Contains(asked.Error(), "invalid token"), strings.Contains(asked.Error(), "bad token"):
+	case HasEnded(asked):
 		return fmt.Errorf("%w%s", store.ErrSession, denial)
 	}
 	return fmt.Errorf("%w%s; no policy of the role allows it, and none lets it look at its own token", store.ErrDoubt, denial)
+}
+
+// HasEnded tells a denial of a token that has ended from one by a policy, where the
+// server says which it is.
+func HasEnded(denial error) bool {
+	text := denial.Error()
+	return strings.Contains(text, "invalid token") || strings.Contains(text, "bad token")
 }
 
 // request is what the API wants for a place.
