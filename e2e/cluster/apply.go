@@ -16,8 +16,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 )
 
@@ -27,14 +29,72 @@ const DriverName = "secrets-store.csi.k8s.io"
 // Audiences are those of the tokens that the kubelet gives the driver.
 func Audiences() []string { return []string{"keymount", "vault", "openbao"} }
 
+// Applier applies manifests like kubectl, to any cluster. It remembers the kinds of
+// objects that it has asked for.
+type Applier struct {
+	objects dynamic.Interface
+	kinds   *restmapper.DeferredDiscoveryRESTMapper
+}
+
+// NewApplier makes one for the API server of a configuration; it asks nothing yet.
+func NewApplier(config *rest.Config) (*Applier, error) {
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	asked, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	return &Applier{objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(asked))}, nil
+}
+
 // Apply makes the objects of a YAML file like kubectl apply, or changes them to
 // what it says. Objects of no namespace go to default.
-func (c *Cluster) Apply(ctx context.Context, manifest []byte) error {
+func (a *Applier) Apply(ctx context.Context, manifest []byte) error {
 	objects, err := parse(manifest)
 	if err != nil {
 		return err
 	}
-	return c.apply(ctx, objects)
+	return a.apply(ctx, objects)
+}
+
+// Resource is where the objects of a kind are. The namespace does not count for those
+// that have none, and is default when it is empty.
+func (a *Applier) Resource(kind schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
+	mapping, err := a.kinds.RESTMapping(kind.GroupKind(), kind.Version) // asks again for what it does not know
+	if err != nil {
+		return nil, fmt.Errorf("find where %s is: %w", kind.Kind, err)
+	}
+	if mapping.Scope.Name() != apimeta.RESTScopeNameNamespace {
+		return a.objects.Resource(mapping.Resource), nil
+	}
+	if namespace == "" {
+		namespace = meta.NamespaceDefault
+	}
+	return a.objects.Resource(mapping.Resource).Namespace(namespace), nil
+}
+
+func (a *Applier) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+	for _, object := range objects {
+		resource, err := a.Resource(object.GroupVersionKind(), object.GetNamespace())
+		if err == nil {
+			_, err = resource.Apply(ctx, object.GetName(), object, meta.ApplyOptions{FieldManager: "e2e", Force: true})
+		}
+		if err != nil {
+			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// Apply is that of an [Applier] for this cluster.
+func (c *Cluster) Apply(ctx context.Context, manifest []byte) error {
+	applier, err := NewApplier(c.Config)
+	if err != nil {
+		return err
+	}
+	return applier.Apply(ctx, manifest)
 }
 
 func parse(manifest []byte) ([]*unstructured.Unstructured, error) {
@@ -55,32 +115,6 @@ func parse(manifest []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-func (c *Cluster) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
-	client, err := dynamic.NewForConfig(c.Config)
-	if err != nil {
-		return fmt.Errorf("make a client of the API server: %w", err)
-	}
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.Client.Discovery()))
-	for _, object := range objects {
-		kind := object.GroupVersionKind()
-		mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version) // asks again for what it does not know
-		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
-		}
-		var resource dynamic.ResourceInterface = client.Resource(mapping.Resource)
-		if mapping.Scope.Name() == apimeta.RESTScopeNameNamespace {
-			if object.GetNamespace() == "" {
-				object.SetNamespace(meta.NamespaceDefault)
-			}
-			resource = client.Resource(mapping.Resource).Namespace(object.GetNamespace())
-		}
-		if _, err := resource.Apply(ctx, object.GetName(), object, meta.ApplyOptions{FieldManager: "e2e", Force: true}); err != nil {
-			return fmt.Errorf("apply %s %s: %w", kind.Kind, object.GetName(), err)
-		}
-	}
-	return nil
-}
-
 // applyDriver makes what the driver's module brings for a cluster: the CRDs, its
 // rights, and the CSIDriver object, in which we name the audiences of the tokens
 // that the driver gets. The DaemonSets stay out, because here the driver is
@@ -91,7 +125,11 @@ func (c *Cluster) applyDriver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.apply(ctx, objects); err != nil {
+	applier, err := NewApplier(c.Config)
+	if err != nil {
+		return err
+	}
+	if err := applier.apply(ctx, objects); err != nil {
 		return err
 	}
 	_, err = c.Client.RbacV1().ClusterRoleBindings().Create(ctx, &rbac.ClusterRoleBinding{

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,20 +14,14 @@ import (
 
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/keymount/keymount/e2e/cluster"
 )
 
 // pollEvery is how often a condition is looked at.
@@ -41,7 +34,7 @@ type kube struct {
 	config   *rest.Config
 	*kubernetes.Clientset
 	objects dynamic.Interface
-	kinds   *restmapper.DeferredDiscoveryRESTMapper
+	applier *cluster.Applier
 }
 
 func newKube(ctx context.Context, t *testing.T, config *rest.Config, patience int) *kube {
@@ -57,58 +50,19 @@ func newKube(ctx context.Context, t *testing.T, config *rest.Config, patience in
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked, err := discovery.NewDiscoveryClientForConfig(config)
+	applier, err := cluster.NewApplier(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &kube{ctx, patience, config, clients, objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(asked))}
+	return &kube{ctx, patience, config, clients, objects, applier}
 }
 
 // apply is `kubectl apply -f -` for YAML documents.
 func (k *kube) apply(t *testing.T, documents string) {
 	t.Helper()
-	reader := yaml.NewYAMLOrJSONDecoder(strings.NewReader(documents), 4096)
-	for {
-		object := &unstructured.Unstructured{}
-		err := reader.Decode(&object.Object)
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatalf("read the manifest: %v\n%s", err, documents)
-		}
-		if len(object.Object) == 0 {
-			continue
-		}
-		if err := k.applyOne(t.Context(), object); err != nil {
-			t.Fatalf("apply %s %s/%s: %v", object.GetKind(), object.GetNamespace(), object.GetName(), err)
-		}
+	if err := k.applier.Apply(t.Context(), []byte(documents)); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func (k *kube) applyOne(ctx context.Context, object *unstructured.Unstructured) error {
-	resource, err := k.resource(object.GroupVersionKind(), object.GetNamespace())
-	if err != nil {
-		return err
-	}
-	data, err := object.MarshalJSON()
-	if err != nil {
-		return err
-	}
-	force := true
-	_, err = resource.Patch(ctx, object.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: "e2e", Force: &force})
-	return err
-}
-
-func (k *kube) resource(kind schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
-	mapping, err := k.kinds.RESTMapping(kind.GroupKind(), kind.Version)
-	if err != nil {
-		return nil, err
-	}
-	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
-		return k.objects.Resource(mapping.Resource), nil
-	}
-	return k.objects.Resource(mapping.Resource).Namespace(namespace), nil
 }
 
 // applyFolder is `kubectl apply -f folder`.

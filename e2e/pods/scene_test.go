@@ -120,7 +120,7 @@ func (c *scene) holds(file, content string, limit time.Duration) {
 func (c *scene) statusObject(pod, class string) (versions map[string]string, resourceVersion string) {
 	c.t.Helper()
 	kind := schema.GroupVersionKind{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Kind: "SecretProviderClassPodStatus"}
-	resource, err := c.resource(kind, c.namespace)
+	resource, err := c.applier.Resource(kind, c.namespace)
 	if err != nil {
 		c.t.Fatal(err)
 	}
