@@ -53,6 +53,7 @@ func canaries() []any {
 		vault.Request{},
 		store.Session{},
 		store.Lease{},
+		store.Keeper{},
 		auth.Sessions{},
 		auth.Login{},
 	}

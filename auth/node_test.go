@@ -158,7 +158,13 @@ type node struct {
 
 func startNode(t *testing.T, v *tokens) *node {
 	t.Helper()
-	n := &node{Sessions: auth.NewSessions(v, false, func() time.Time { return v.now() }), tokens: v, log: &syncBuffer{}}
+	return startNodeOf(t, v, false)
+}
+
+// startNodeOf is startNode; perPod gives each pod a login of its own.
+func startNodeOf(t *testing.T, v *tokens, perPod bool) *node {
+	t.Helper()
+	n := &node{Sessions: auth.NewSessions(v, perPod, func() time.Time { return v.now() }), tokens: v, log: &syncBuffer{}}
 	n.Log, n.Spare = slog.New(slog.NewTextHandler(n.log, nil)), v.spare
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

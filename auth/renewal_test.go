@@ -23,8 +23,8 @@ func TestADay(t *testing.T) {
 		n := startNode(t, newTokens(time.Hour, 24*time.Hour))
 		mount := func(i auth.Identity) {
 			login := n.open(t, i)
-			if ends, known := n.Ends(i, "shop", login.Token); !known || time.Until(ends) < time.Minute {
-				t.Errorf("a login that is in use ends in %s (%t)", time.Until(ends), known)
+			if found, known := n.Find(i, "shop", login.Token); !known || time.Until(found.Expires) < time.Minute {
+				t.Errorf("a login that is in use ends in %s (%t)", time.Until(found.Expires), known)
 			}
 		}
 		n.day(t, 24*time.Hour-2*time.Minute, mount)
@@ -133,10 +133,34 @@ func TestHeldLogin(t *testing.T) {
 		n.Hold(i, "shop", login.Token, time.Now().Add(12*time.Hour))
 		time.Sleep(2*time.Hour + time.Minute)
 		n.expect(t, 2, 0, 1)
-		if _, known := n.Ends(i, "shop", login.Token); known {
+		if _, known := n.Find(i, "shop", login.Token); known {
 			t.Error("a login that has ended is still remembered")
 		}
 	})
+}
+
+// The login of a pod that is gone is given back at once, whatever lives by it, unless
+// pods share it or the pod turns out to be there.
+func TestLeft(t *testing.T) {
+	for _, perPod := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newTokens(time.Hour, 0)
+			n := startNodeOf(t, v, perPod)
+			i := until(time.Now().Add(24 * time.Hour))
+			login := n.open(t, i)
+			n.Hold(i, "shop", login.Token, time.Now().Add(time.Hour))
+			n.Left("another")
+			time.Sleep(time.Minute)
+			n.expect(t, 1, 0, 0)
+			n.Left(i.PodUID)
+			n.Vouch(i, "shop")
+			time.Sleep(time.Minute)
+			n.expect(t, 1, 0, 0)
+			n.Left(i.PodUID)
+			time.Sleep(10 * time.Second)
+			n.expect(t, 1, 0, map[bool]int{true: 1, false: 0}[perPod])
+		})
+	}
 }
 
 // With a method that can neither renew nor revoke, logins end and are forgotten.
@@ -340,8 +364,8 @@ func TestShortLivesAreRenewedEarly(t *testing.T) {
 		n := startNode(t, v)
 		n.day(t, time.Hour, func(i auth.Identity) {
 			login := n.open(t, i)
-			if ends, _ := n.Ends(i, "shop", login.Token); time.Until(ends) < 6*time.Minute {
-				t.Errorf("%s are left", time.Until(ends))
+			if found, _ := n.Find(i, "shop", login.Token); time.Until(found.Expires) < 6*time.Minute {
+				t.Errorf("%s are left", time.Until(found.Expires))
 			}
 		})
 		if got := n.count(); got.logins != 1 || got.renewals < 15 || got.renewals > 20 {
@@ -440,7 +464,7 @@ func testClockJump(t *testing.T, jump, after time.Duration) {
 		t.Error("a clock that was set made a login idle")
 	}
 	time.Sleep(2 * time.Minute)
-	if _, known := n.Ends(who(), "shop", last.Token); known || n.count().logins != before.logins {
+	if _, known := n.Find(who(), "shop", last.Token); known || n.count().logins != before.logins {
 		t.Errorf("a login that is idle is kept (%t); %+v", known, n.count())
 	}
 }
@@ -492,7 +516,7 @@ func TestServiceAccountMadeAnew(t *testing.T) {
 			if login := n.open(t, i); string(login.Token.Reveal()) == string(old.Token.Reveal()) {
 				t.Fatal("the login of the old one")
 			}
-			if _, known := n.Ends(i, "shop", old.Token); known {
+			if _, known := n.Find(i, "shop", old.Token); known {
 				t.Error("the new one knows the login of the old one")
 			}
 		})

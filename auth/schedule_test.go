@@ -112,7 +112,7 @@ func testRandomSchedule(t *testing.T, seed uint64, perPod bool) {
 				}
 				v.use(t, login)
 				other, otherRole := pick()
-				if _, known := s.Ends(other, otherRole, login.Token); known && w.owner(other, otherRole) != w.owner(i, role) {
+				if _, known := s.Find(other, otherRole, login.Token); known && w.owner(other, otherRole) != w.owner(i, role) {
 					t.Errorf("%s knows the login of %s", w.owner(other, otherRole), w.owner(i, role))
 				}
 				switch random(6) {

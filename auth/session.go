@@ -2,6 +2,7 @@ package auth
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -22,6 +23,8 @@ const (
 	// maxOthers is how many tokens of a service account are tried while a refusal of
 	// one is remembered.
 	maxOthers = 4
+	// maxFormer is how many logins are known of which none is made with any more.
+	maxFormer = 4
 )
 
 // session is what is remembered of those who share a login. The lock of [Sessions]
@@ -31,10 +34,11 @@ type session struct {
 	identity Identity  // of who asked last
 	turn     uint64    // of who asked last
 	asked    time.Time // when
+	left     bool      // the pod that had it alone is gone, and has not asked since
 	vouched  time.Time // the end of the last of the tokens that were verified
 
-	held   *held // nil while there is no login
-	former *held // the one before, which may not have ended; only its end matters
+	held   *held   // nil while there is no login
+	former []*held // those before that have not ended: something may live by them
 
 	denied   error    // why the last login was refused
 	deniedTo tokenSum // the token that it was made with
@@ -51,7 +55,7 @@ func (s *session) before(other *session) bool {
 	return s.turn < other.turn
 }
 
-func (s *session) idle(now time.Time) bool { return now.Sub(s.asked) >= idleAfter }
+func (s *session) idle(now time.Time) bool { return s.left || now.Sub(s.asked) >= idleAfter }
 
 // task is what has to be done for a session in the background.
 type task int
@@ -69,7 +73,7 @@ func (s *session) task(now time.Time) task {
 	case h == nil, h.busy != nothing, !h.retry.over(now):
 		return nothing
 	case s.idle(now):
-		if now.Before(h.needed) {
+		if now.Before(h.needed) && !s.left {
 			return nothing
 		}
 		return revoke
@@ -117,6 +121,32 @@ func (h *held) live(login Login, now time.Time, spare time.Duration) {
 	h.renewAfter = jittered(min(h.life*2/3, max(h.life/3, h.life-spare*5/4)))
 }
 
+// retire puts the login aside for another one: nobody prolongs it any more.
+func (s *session) retire(now time.Time) {
+	if s.held == nil {
+		return
+	}
+	s.held.Renewable = false
+	s.former = slices.DeleteFunc(append(s.former, s.held), func(h *held) bool { return h.over(now) })
+	if len(s.former) > maxFormer {
+		s.former = slices.Delete(s.former, 0, len(s.former)-maxFormer)
+	}
+	s.held = nil
+}
+
+// find is the login with that token, nil for none.
+func (s *session) find(token secret.Bytes) *held {
+	if s.held.is(token) {
+		return s.held
+	}
+	for _, h := range s.former {
+		if h.is(token) {
+			return h
+		}
+	}
+	return nil
+}
+
 // is tells whether it is the login with that token. There may be none.
 func (h *held) is(token secret.Bytes) bool {
 	return h != nil && string(h.Token.Reveal()) == string(token.Reveal())
@@ -124,8 +154,9 @@ func (h *held) is(token secret.Bytes) bool {
 
 // usable tells whether there is time to use the token before it ends, which a
 // tenth of its life is, and a minute at most. When it is not renewed, what is made
-// with it may need longer.
-func (h *held) usable(now time.Time, spare time.Duration) bool {
+// with it may need longer: as long as spare if there is another half of its life to
+// it, and lasting in any case, unless no login is that long.
+func (h *held) usable(now time.Time, spare, lasting time.Duration) bool {
 	if h.busy == revoke {
 		return false
 	}
@@ -135,6 +166,9 @@ func (h *held) usable(now time.Time, spare time.Duration) bool {
 	left := min(h.life/10, spareMost)
 	if !h.Renewable {
 		left = min(max(left, spare), h.life/2)
+		if lasting < h.life {
+			left = max(left, lasting)
+		}
 	}
 	age := now.Sub(h.since)
 	return age >= 0 && age < h.life-left
@@ -144,12 +178,12 @@ func (h *held) usable(now time.Time, spare time.Duration) bool {
 // known any more because the clock was set back.
 func (h *held) wantsRenewal(now time.Time) bool {
 	age := now.Sub(h.since)
-	return h.Renewable && (age < 0 || age >= h.renewAfter && h.usable(now, 0))
+	return h.Renewable && (age < 0 || age >= h.renewAfter && h.usable(now, 0, 0))
 }
 
-func (h *held) ended(now time.Time) bool {
-	return h != nil && h.busy == nothing && !h.Expires.IsZero() && now.Sub(h.since) >= h.life
-}
+func (h *held) ended(now time.Time) bool { return h != nil && h.busy == nothing && h.over(now) }
+
+func (h *held) over(now time.Time) bool { return !h.Expires.IsZero() && now.Sub(h.since) >= h.life }
 
 // backoff is a pause after a failure, longer after each in a row.
 type backoff struct {

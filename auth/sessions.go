@@ -80,7 +80,22 @@ func (k sessionKey) text() string {
 // none. Those who ask at the same time share one login, whoever gives up first. A
 // refusal counts for a while, longer each time: until then it is the answer.
 func (s *Sessions) Open(ctx context.Context, identity Identity, token secret.Bytes, role string) (Login, error) {
-	return s.open(ctx, identity, token, role, s.key(identity, role), true)
+	return s.OpenLasting(ctx, identity, token, role, 0)
+}
+
+// OpenLasting is Open for what is to live by the login: it has that long before it, or
+// can be prolonged, or is as long as logins are.
+func (s *Sessions) OpenLasting(ctx context.Context, identity Identity, token secret.Bytes, role string, life time.Duration) (Login, error) {
+	return s.open(ctx, request{identity, s.key(identity, role), token, sumOf(token), life}, true)
+}
+
+// request is what somebody wants a login for.
+type request struct {
+	identity Identity
+	key      sessionKey
+	token    secret.Bytes
+	by       tokenSum // of token
+	lasting  time.Duration
 }
 
 // attempt is what came of a login, and of whose.
@@ -90,32 +105,31 @@ type attempt struct {
 }
 
 // open asks once more, if it may, where only another pod's token was refused.
-func (s *Sessions) open(ctx context.Context, identity Identity, token secret.Bytes, role string, key sessionKey, again bool) (Login, error) {
-	by := sumOf(token)
-	if login, known, err := s.known(key, identity, by); known {
+func (s *Sessions) open(ctx context.Context, r request, again bool) (Login, error) {
+	if login, known, err := s.known(r); known {
 		return login, err
 	}
-	done := s.flight.DoChan(key.text(), func() (any, error) {
-		if login, known, err := s.known(key, identity, by); known {
-			return attempt{login, by}, err // of a flight that has just ended
+	done := s.flight.DoChan(r.key.text(), func() (any, error) {
+		if login, known, err := s.known(r); known {
+			return attempt{login, r.by}, err // of a flight that has just ended
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginLimit)
 		defer cancel()
-		login, err := contained(fmt.Sprintf("login as role %q", role), func() (Login, error) {
-			return s.method.Login(ctx, identity, token, role)
+		login, err := contained(fmt.Sprintf("login as role %q", r.key.Role), func() (Login, error) {
+			return s.method.Login(ctx, r.identity, r.token, r.key.Role)
 		})
-		s.learn(key, identity, by, login, err)
-		return attempt{login, by}, err
+		s.learn(r, login, err)
+		return attempt{login, r.by}, err
 	})
 	select {
 	case result := <-done:
 		made, _ := result.Val.(attempt)
-		if again && errors.Is(result.Err, ErrRefused) && made.by != by {
-			return s.open(ctx, identity, token, role, key, false)
+		if again && errors.Is(result.Err, ErrRefused) && made.by != r.by {
+			return s.open(ctx, r, false)
 		}
 		return made.login, result.Err
 	case <-ctx.Done():
-		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", role, ctx.Err())
+		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", r.key.Role, ctx.Err())
 	}
 }
 
@@ -134,38 +148,36 @@ func contained[T any](what string, f func() (T, error)) (result T, err error) {
 // known is what Open answers without asking the store: a login or a refusal.
 // A refusal is that of a token: another pod's of the same service account may be good,
 // and a few of them are tried.
-func (s *Sessions) known(key sessionKey, identity Identity, by tokenSum) (login Login, known bool, err error) {
+func (s *Sessions) known(r request) (login Login, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, now := s.touchLocked(key, identity), s.now()
+	one, now := s.touchLocked(r.key, r.identity), s.now()
 	switch {
-	case one.held != nil && one.held.usable(now, s.Spare):
+	case one.held != nil && one.held.usable(now, s.Spare, r.lasting):
 		return one.held.Login, true, nil
-	case one.denied != nil && !one.refused.over(now) && (one.deniedTo == by || one.others >= maxOthers):
+	case one.denied != nil && !one.refused.over(now) && (one.deniedTo == r.by || one.others >= maxOthers):
 		return Login{}, true, one.denied
 	}
 	return Login{}, false, nil
 }
 
 // learn remembers what came of a login.
-func (s *Sessions) learn(key sessionKey, identity Identity, by tokenSum, login Login, err error) {
+func (s *Sessions) learn(r request, login Login, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, now := s.touchLocked(key, identity), s.now()
+	one, now := s.touchLocked(r.key, r.identity), s.now()
 	switch {
 	case err == nil:
 		login.Renewable = login.Renewable && s.renewer != nil
-		if one.held != nil {
-			one.former = one.held
-		}
+		one.retire(now)
 		one.held = newHeld(login, now, s.Spare)
 		one.denied, one.refused, one.others = nil, backoff{}, 0
 	case !errors.Is(err, ErrRefused):
 	case one.denied != nil && !one.refused.over(now): // another token's, while one is remembered
-		one.denied, one.deniedTo = err, by
+		one.denied, one.deniedTo = err, r.by
 		one.others++
 	default:
-		one.denied, one.deniedTo, one.others = err, by, 0
+		one.denied, one.deniedTo, one.others = err, r.by, 0
 		one.refused.fail(now, pauseFirst, pauseMost)
 	}
 }
@@ -182,7 +194,7 @@ func (s *Sessions) touchLocked(key sessionKey, identity Identity) *session {
 		s.sessions[key] = one
 	}
 	s.turn++
-	one.identity, one.turn, one.asked = identity, s.turn, s.now()
+	one.identity, one.turn, one.asked, one.left = identity, s.turn, s.now(), false
 	if identity.Expires.After(one.vouched) {
 		one.vouched = identity.Expires
 	}
@@ -223,19 +235,29 @@ func (s *Sessions) Hold(identity Identity, role string, token secret.Bytes, unti
 	}
 }
 
-// Ends is when the login with that token ends unless it is renewed; zero for one
-// that does not end. It is false for one that is not known, or not any more.
-func (s *Sessions) Ends(identity Identity, role string, token secret.Bytes) (time.Time, bool) {
+// Find is the login with that token as it is now, whether it is still given out or
+// not; false when it is not known, or not any more.
+func (s *Sessions) Find(identity Identity, role string, token secret.Bytes) (Login, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.sessions[s.key(identity, role)]
-	switch {
-	case ok && one.held.is(token):
-		return one.held.Expires, true
-	case ok && one.former.is(token):
-		return one.former.Expires, true
+	if one, ok := s.sessions[s.key(identity, role)]; ok {
+		if h := one.find(token); h != nil {
+			return h.Login, true
+		}
 	}
-	return time.Time{}, false
+	return Login{}, false
+}
+
+// Left says that a pod is gone: a login that is its alone is revoked soon, with all
+// that lives by it.
+func (s *Sessions) Left(podUID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, one := range s.sessions {
+		if s.perPod && key.PodUID == podUID {
+			one.left = true
+		}
+	}
 }
 
 // Forget drops a login that the store does not accept any more, and tells whether
@@ -261,7 +283,7 @@ func (s *Sessions) Forget(identity Identity, role string, login Login, certain b
 	}
 	one.replaced.fail(now, first, doubtMost)
 	if !certain {
-		one.former = one.held // it may live on, and what was made with it
+		one.retire(now) // it may live on, and what was made with it
 	}
 	one.held = nil
 	return true

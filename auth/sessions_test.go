@@ -359,8 +359,8 @@ func TestRememberedLoginsAreBounded(t *testing.T) {
 	open("5", false)
 }
 
-// Ends knows the login in use, and the one before it for as long as it lives.
-func TestEnds(t *testing.T) {
+// Find knows the login in use, and those before it for as long as they live.
+func TestFind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		method := logins{life: time.Hour}
 		s := auth.NewSessions(&method, false, time.Now)
@@ -374,14 +374,14 @@ func TestEnds(t *testing.T) {
 		}
 		ends := func(login auth.Login, want time.Duration) {
 			t.Helper()
-			got, known := s.Ends(who(), "shop", login.Token)
-			if known != (want > 0) || known && got.Sub(begin) != want {
-				t.Errorf("ends after %s (%t), want %s", got.Sub(begin), known, want)
+			got, known := s.Find(who(), "shop", login.Token)
+			if known != (want > 0) || known && got.Expires.Sub(begin) != want {
+				t.Errorf("ends after %s (%t), want %s", got.Expires.Sub(begin), known, want)
 			}
 		}
 		first := open()
 		ends(first, time.Hour)
-		if _, known := s.Ends(who(), "admin", first.Token); known {
+		if _, known := s.Find(who(), "admin", first.Token); known {
 			t.Error("another role knows the login")
 		}
 		time.Sleep(59*time.Minute + 30*time.Second)
@@ -413,4 +413,56 @@ func TestSpare(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is to live by a login gets one that lives long enough, and the one before is
+// still known: something may live by it.
+func TestOpenLasting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{life: 10 * time.Minute}
+		s := auth.NewSessions(&method, false, time.Now)
+		var all []auth.Login
+		for _, step := range []struct {
+			after, lasting time.Duration
+			want           int
+		}{
+			{0, 7 * time.Minute, 1},
+			{3*time.Minute - time.Second, 7 * time.Minute, 1},
+			{time.Second, 0, 1},
+			{0, 7 * time.Minute, 2},
+			{3 * time.Minute, 7 * time.Minute, 3},
+			{time.Second, time.Hour, 3}, // no login lives for an hour
+		} {
+			time.Sleep(step.after)
+			login, err := s.OpenLasting(t.Context(), who(), secret.Bytes{}, "shop", step.lasting)
+			if err != nil || method.asked() != step.want {
+				t.Errorf("for %s: %d logins, want %d (%v)", step.lasting, method.asked(), step.want, err)
+			}
+			all = append(all, login)
+		}
+		for _, login := range all {
+			found, known := s.Find(who(), "shop", login.Token)
+			if !known || !found.Expires.Equal(login.Expires) {
+				t.Errorf("a login that ends at %s ends at %s (%t)", login.Expires, found.Expires, known)
+			}
+		}
+	})
+}
+
+// Only logins that are put aside are not prolonged any more.
+func TestFindTellsWhetherALoginIsProlonged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startNode(t, newTokens(time.Hour, 0))
+		i := until(time.Now().Add(24 * time.Hour))
+		first := n.open(t, i)
+		if found, known := n.Find(i, "shop", first.Token); !known || !found.Renewable {
+			t.Errorf("in use: known %t, renewable %t", known, found.Renewable)
+		}
+		time.Sleep(2 * time.Minute)
+		n.Forget(i, "shop", first, false)
+		n.open(t, i)
+		if found, known := n.Find(i, "shop", first.Token); !known || found.Renewable {
+			t.Errorf("put aside: known %t, renewable %t", known, found.Renewable)
+		}
+	})
 }

@@ -12,7 +12,8 @@ type (
 	}
 	leases interface {
 		Renew(ctx context.Context, session Session, lease Lease) (Lease, error)
-		Ends(session Session, lease Lease) time.Time
+		Revoke(ctx context.Context, session Session, lease Lease) error
+		Ends(session Session, lease Lease) (ends time.Time, final bool)
 	}
 )
 
@@ -66,10 +67,18 @@ func (d Decorated) Renew(ctx context.Context, session Session, lease Lease) (Lea
 	return lease, nil
 }
 
+// Revoke implements [Leaser].
+func (d Decorated) Revoke(ctx context.Context, session Session, lease Lease) error {
+	if leaser, ok := d.Store.(Leaser); ok {
+		return leaser.Revoke(ctx, session, lease)
+	}
+	return nil
+}
+
 // Ends implements [Leaser].
-func (d Decorated) Ends(session Session, lease Lease) time.Time {
+func (d Decorated) Ends(session Session, lease Lease) (ends time.Time, final bool) {
 	if leaser, ok := d.Store.(Leaser); ok {
 		return leaser.Ends(session, lease)
 	}
-	return time.Time{}
+	return time.Time{}, false
 }

@@ -68,16 +68,20 @@ type Kept interface {
 	Store
 	// Refresh makes the next mount of each secret read it again.
 	Refresh()
-	// Run renews leases and forgets what nobody asks for any more, until ctx ends.
+	// Leave says that a volume is gone: what was made for it is given back.
+	Leave(podUID, class string)
+	// Run renews and gives back leases, and forgets what nobody asks for any more, until
+	// ctx ends.
 	Run(ctx context.Context) error
 }
 
 // Keeper is what [Keep] makes of a store.
 type Keeper struct {
-	store  Store
-	leaser Leaser // nil for a store whose leases cannot be renewed
-	o      KeepOptions
-	values *memory[key, Value]
+	store   Store
+	leaser  Leaser // nil for a store whose leases cannot be renewed
+	o       KeepOptions
+	values  *memory[key, Value]
+	returns returns
 	// refreshed is when somebody asked that everything be read again.
 	refreshed atomic.Pointer[time.Time]
 }
@@ -85,7 +89,7 @@ type Keeper struct {
 // key is who reads what.
 type key struct {
 	issuer, audience, namespace, serviceAccount, serviceAccountUID, role string
-	pod, class                                                           string // of what is made for one volume
+	podUID, class                                                        string // of what is made for one volume
 	path, literal, version                                               string
 	query, args                                                          sum
 }
@@ -107,16 +111,13 @@ func (k *Keeper) key(session Session, path Path, ref Ref, volume bool) key {
 		role: session.Role, path: path.String(), version: ref.Version, query: sumOf(ref.Query), args: sumOf(ref.Args),
 	}
 	if k.o.PerPod || volume {
-		one.pod = podOf(i)
+		one.podUID = i.PodUID
 	}
 	if volume {
 		one.class = session.Class
 	}
 	return one
 }
-
-// podOf names a pod for good: another one of that name has another uid.
-func podOf(i auth.Identity) string { return i.PodName + "/" + i.PodUID }
 
 // Read implements [Store].
 func (k *Keeper) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
@@ -126,6 +127,9 @@ func (k *Keeper) Read(ctx context.Context, session Session, ref Ref) (Value, err
 func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Resolved) (Value, error) {
 	key := k.key(session, resolved.Path, ref, resolved.Makes && !ref.Shared)
 	key.literal = resolved.Literal // what is no ordinary secret is another thing than a secret of that name
+	if resolved.Makes {
+		session.Lasting = k.leastLife()
+	}
 	got, err := k.values.get(ctx, key, question[Value]{
 		fresh: func(v Value, at time.Time) bool { return k.fresh(v, at, ref) },
 		ask: func(ctx context.Context, old *Value, attempt func(func() (Value, error)) (Value, error)) (Value, error) {
@@ -226,7 +230,8 @@ func (k *Keeper) instead(v Value, at time.Time, err error, ref Ref) bool {
 	case !errors.Is(err, ErrUnavailable), !v.NotAfter.IsZero() && !now.Before(v.NotAfter):
 		return false
 	case v.credential != nil:
-		return now.Before(k.ends(v.credential))
+		ends, _ := k.ends(v.credential)
+		return now.Before(ends)
 	case ref.Args != "" && !v.NotAfter.IsZero(): // a certificate counts until its end
 		return true
 	}
@@ -254,8 +259,8 @@ func (k *Keeper) hold(err error, before time.Duration) time.Duration {
 	return 0
 }
 
-// Run renews leases and forgets what nobody asks for any more, until ctx ends. It
-// gives nothing back: what is not renewed expires.
+// Run renews leases, gives those of volumes that are gone back, and forgets what
+// nobody asks for any more, until ctx ends. Then it gives nothing back: pods live on.
 func (k *Keeper) Run(ctx context.Context) error {
 	sweep, renew := time.NewTicker(sweepEvery), time.NewTicker(renewEvery)
 	defer sweep.Stop()
@@ -272,7 +277,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-renew.C:
 			select {
 			case free <- struct{}{}:
-				renewing.Go(func() { k.renew(ctx); <-free })
+				renewing.Go(func() { k.renew(ctx); k.giveAllBack(ctx); <-free })
 			default:
 			}
 		}

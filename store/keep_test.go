@@ -17,13 +17,15 @@ import (
 // counting is a store that answers every read with another value, tells who asked,
 // and can be made to fail. Paths below make/ make credentials.
 type counting struct {
-	mu     sync.Mutex
-	reads  []string
-	renews int
-	fail   error
-	delay  time.Duration
-	lease  store.Lease
-	login  time.Time // end of the login that leases are made with
+	mu        sync.Mutex
+	reads     []string
+	renews    int
+	revokes   []string // pod and class
+	fail      error
+	delay     time.Duration
+	lease     store.Lease
+	login     time.Time // end of the login that leases are made with
+	prolonged bool      // that login is renewed in the background
 }
 
 func (c *counting) Resolve(_ context.Context, _ store.Session, ref store.Ref) (store.Resolved, error) {
@@ -64,10 +66,17 @@ func (c *counting) Renew(context.Context, store.Session, store.Lease) (store.Lea
 	return c.lease, c.fail
 }
 
-func (c *counting) Ends(store.Session, store.Lease) time.Time {
+func (c *counting) Revoke(_ context.Context, session store.Session, _ store.Lease) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.login
+	c.revokes = append(c.revokes, session.Identity.PodName+" "+session.Class)
+	return c.fail
+}
+
+func (c *counting) Ends(store.Session, store.Lease) (ends time.Time, final bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.login, !c.login.IsZero() && !c.prolonged
 }
 
 // set changes how it answers.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -32,9 +31,12 @@ type Leaser interface {
 	// Renew asks that a lease may live as long again, with the login that made it, and
 	// returns it as it is now, which may be shorter. It fails like Read.
 	Renew(ctx context.Context, session Session, lease Lease) (Lease, error)
+	// Revoke ends a lease with the login that made it. It may be repeated, and fails like
+	// Read: ErrNotFound says that there is nothing to end.
+	Revoke(ctx context.Context, session Session, lease Lease) error
 	// Ends says when the login ends that made a lease, and the lease with it; zero for
-	// one that does not end.
-	Ends(session Session, lease Lease) time.Time
+	// one that does not end. It is final when nothing prolongs that login any more.
+	Ends(session Session, lease Lease) (ends time.Time, final bool)
 }
 
 // credential is something that was made for a volume and ends. Its bytes stay the
@@ -56,7 +58,15 @@ func (k *Keeper) newCredential(session Session, lease Lease, asked time.Time) (*
 	session.Proof, session.Token = secret.Bytes{}, secret.Bytes{}
 	c := &credential{session: session, made: asked}
 	c.renewed(lease, asked, k.o.Replace)
-	return c, k.longEnough(k.ends(c).Sub(asked))
+	life := c.ends.Sub(asked)
+	if login, final := k.login(c); final {
+		life = min(life, login.Sub(asked))
+	}
+	err := k.longEnough(life)
+	if err != nil {
+		k.giveBack(c)
+	}
+	return c, err
 }
 
 // errShort marks an ErrInvalid: something was made that does not live long enough.
@@ -64,12 +74,14 @@ var errShort = errors.New("too short a life")
 
 // longEnough refuses a life in which a replacement could not reach the pod.
 func (k *Keeper) longEnough(life time.Duration) error {
-	if least := max(LeastLife, k.o.Replace+keptAtLeast); life < least {
+	if least := k.leastLife(); life < least {
 		return short{fmt.Errorf("%w: what the store made lives for %s, and the least is %s; raise the ttl of its role, or that of the login",
 			ErrInvalid, life.Round(time.Second), least)}
 	}
 	return nil
 }
+
+func (k *Keeper) leastLife() time.Duration { return max(LeastLife, k.o.Replace+keptAtLeast) }
 
 // short is an error marked with errShort, its text unchanged.
 type short struct{ error }
@@ -94,24 +106,47 @@ func (c *credential) renewed(lease Lease, now time.Time, replace time.Duration) 
 	}
 }
 
-// ends is when a credential ends: with its lease or with the login that made it.
-func (k *Keeper) ends(c *credential) time.Time {
+// login is when the login ends that a credential lives by; zero for never.
+func (k *Keeper) login(c *credential) (ends time.Time, final bool) {
+	if k.leaser == nil {
+		return time.Time{}, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ends := c.ends
-	if k.leaser != nil {
-		if login := k.leaser.Ends(c.session, c.lease); !login.IsZero() && login.Before(ends) {
-			ends = login
-		}
-	}
-	return ends
+	return k.leaser.Ends(c.session, c.lease)
 }
 
-// lives tells whether a credential can be given out: its end is further away than a
-// replacement takes to reach the pod.
+// ends is when a credential ends: with its lease or with the login that made it. It
+// is given out until replaced, which is so much earlier that the next one reaches the
+// pod in time; a login that is renewed in the background needs no such distance.
+func (k *Keeper) ends(c *credential) (ends, replaced time.Time) {
+	login, final := k.login(c)
+	c.mu.Lock()
+	ends = c.ends
+	c.mu.Unlock()
+	replaced = ends.Add(-k.o.Replace)
+	if login.IsZero() {
+		return ends, replaced
+	}
+	last := login
+	if final {
+		last = login.Add(-k.o.Replace)
+	}
+	return earlier(ends, login), earlier(replaced, last)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// lives tells whether a credential can be given out.
 func (k *Keeper) lives(c *credential) bool {
 	now := k.o.Now()
-	return !now.Before(c.made) && now.Before(k.ends(c).Add(-k.o.Replace))
+	_, replaced := k.ends(c)
+	return !now.Before(c.made) && now.Before(replaced)
 }
 
 // renew prolongs what is due and still wanted.
@@ -148,9 +183,7 @@ func (c *credential) isDue(now time.Time) bool {
 func (k *Keeper) renewOne(ctx context.Context, c *credential) {
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
-	c.mu.Lock()
-	lease := c.lease
-	c.mu.Unlock()
+	lease := c.current()
 	asked := k.o.Now() // a life begins when it was asked for, at the earliest
 	next, err := contained(func() (Lease, error) { return k.leaser.Renew(ctx, c.session, lease) })
 	switch {
@@ -162,9 +195,15 @@ func (k *Keeper) renewOne(ctx context.Context, c *credential) {
 	case ctx.Err() == nil:
 		// The store does not know it any more, or forbids it. A lease that is gone is
 		// replaced at the next mount; one that only cannot be renewed lives on.
-		k.log(ctx, err, c)
+		k.log(ctx, "renewal", err, c)
 		c.stop(errors.Is(err, ErrNotFound) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrSession))
 	}
+}
+
+func (c *credential) current() Lease {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lease
 }
 
 // renewLater is how long after a renewal that got no answer the next one is tried.
@@ -184,13 +223,4 @@ func (c *credential) stop(gone bool) {
 	if gone {
 		c.ends = c.made
 	}
-}
-
-func (k *Keeper) log(ctx context.Context, err error, c *credential) {
-	if k.o.Log == nil {
-		return
-	}
-	k.o.Log.LogAttrs(ctx, slog.LevelWarn, "a lease is not renewed any more", slog.String("namespace", c.session.Identity.Namespace),
-		slog.String("service_account", c.session.Identity.ServiceAccount), slog.String("pod", c.session.Identity.PodName),
-		slog.String("class", c.session.Class), slog.String("error", err.Error()))
 }

@@ -34,6 +34,13 @@ func (l limited) Renew(ctx context.Context, session Session, lease Lease) (Lease
 	return inPlace(ctx, l.queue, session, func() (Lease, error) { return l.Decorated.Renew(ctx, session, lease) })
 }
 
+// Revoke implements [Leaser].
+func (l limited) Revoke(ctx context.Context, session Session, lease Lease) error {
+	session.Waiting = false
+	_, err := inPlace(ctx, l.queue, session, func() (struct{}, error) { return struct{}{}, l.Decorated.Revoke(ctx, session, lease) })
+	return err
+}
+
 // inPlace does f when it is the session's turn. The place is free again when f is
 // over, however it ends.
 func inPlace[T any](ctx context.Context, q *queue, session Session, f func() (T, error)) (T, error) {

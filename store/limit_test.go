@@ -292,8 +292,11 @@ func TestLimitKeepsWhatAStoreCan(t *testing.T) {
 				if got, err := leaser.Renew(t.Context(), store.Session{Waiting: true}, store.Lease{}); err != nil || !got.Renewable {
 					t.Errorf("%s: %+v, %v", name, got, err)
 				}
-				if got := leaser.Ends(store.Session{}, store.Lease{}); got != time.Unix(1, 0) {
-					t.Errorf("%s: ends %s", name, got)
+				if err := leaser.Revoke(t.Context(), store.Session{Waiting: true}, store.Lease{}); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s: revoked: %v", name, err)
+				}
+				if got, final := leaser.Ends(store.Session{}, store.Lease{}); got != time.Unix(1, 0) || !final {
+					t.Errorf("%s: ends %s (%t)", name, got, final)
 				}
 			}
 		}
@@ -312,7 +315,9 @@ func (leases) Renew(context.Context, store.Session, store.Lease) (store.Lease, e
 	return store.Lease{Renewable: true}, nil
 }
 
-func (leases) Ends(store.Session, store.Lease) time.Time { return time.Unix(1, 0) }
+func (leases) Revoke(context.Context, store.Session, store.Lease) error { return store.ErrNotFound }
+
+func (leases) Ends(store.Session, store.Lease) (time.Time, bool) { return time.Unix(1, 0), true }
 
 // BenchmarkLimit is a request that queues behind many others.
 func BenchmarkLimit(b *testing.B) {

@@ -57,18 +57,24 @@ func (l loggedIn) hold(session Session, lease Lease) {
 	l.sessions.Hold(session.Identity, session.Role, lease.Login, l.now().Add(lease.Duration))
 }
 
+// Revoke implements [Leaser], with the login that made the lease.
+func (l loggedIn) Revoke(ctx context.Context, session Session, lease Lease) error {
+	session.Token = lease.Login
+	return l.Decorated.Revoke(ctx, session, lease)
+}
+
 // Ends implements [Leaser].
-func (l loggedIn) Ends(session Session, lease Lease) time.Time {
-	ends, known := l.sessions.Ends(session.Identity, session.Role, lease.Login)
+func (l loggedIn) Ends(session Session, lease Lease) (ends time.Time, final bool) {
+	login, known := l.sessions.Find(session.Identity, session.Role, lease.Login)
 	if !known {
-		return l.now() // nobody keeps that login alive any more
+		return l.now(), true // nobody keeps that login alive any more
 	}
-	return ends
+	return login.Expires, !login.Renewable && !login.Expires.IsZero()
 }
 
 // as does f with the login that there is; when that has ended, with a new one.
 func as[T any](ctx context.Context, sessions *auth.Sessions, session Session, f func(Session) (T, error)) (T, error) {
-	login, err := sessions.Open(ctx, session.Identity, session.Proof, session.Role)
+	login, err := sessions.OpenLasting(ctx, session.Identity, session.Proof, session.Role, session.Lasting)
 	if err != nil {
 		var none T
 		return none, unanswered(ctx, err)
@@ -79,11 +85,15 @@ func as[T any](ctx context.Context, sessions *auth.Sessions, session Session, f 
 	if (!ended && !errors.Is(err, ErrDoubt)) || !sessions.Forget(session.Identity, session.Role, login, ended) {
 		return result, err
 	}
-	if login, err = sessions.Open(ctx, session.Identity, session.Proof, session.Role); err != nil {
-		return result, unanswered(ctx, err)
+	again, failed := sessions.OpenLasting(ctx, session.Identity, session.Proof, session.Role, session.Lasting)
+	switch {
+	case failed == nil:
+		session.Token = again.Token
+		return f(session)
+	case ended:
+		return result, unanswered(ctx, failed)
 	}
-	session.Token = login.Token
-	return f(session)
+	return result, err // the store has said no, whatever it says of a login
 }
 
 // unanswered gives a login that was cut off its kind: nobody has said no.

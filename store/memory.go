@@ -276,6 +276,23 @@ func (m *memory[K, V]) forget(since time.Time) {
 	}
 }
 
+// drop forgets the cells whose key fits, and returns what they knew.
+func (m *memory[K, V]) drop(fits func(K) bool) (dropped []V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := m.order.Front(); e != nil; {
+		after := e.Next()
+		if c, _ := e.Value.(*cell[K, V]); fits(c.key) {
+			m.evictLocked(e)
+			if c.known {
+				dropped = append(dropped, c.value)
+			}
+		}
+		e = after
+	}
+	return dropped
+}
+
 // each calls f with every value that was asked for since some time.
 func (m *memory[K, V]) each(since time.Time, f func(V)) {
 	m.mu.Lock()

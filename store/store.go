@@ -72,6 +72,9 @@ type Session struct {
 	// Waiting says that a pod cannot start until this is answered: it goes before what
 	// pods that run are asking for, see [Limit].
 	Waiting bool
+	// Lasting is how long what is made for it has to live, and the login with it: see
+	// [Keep]; zero for what is only read.
+	Lasting time.Duration
 	// Proof is the service account token that proved Identity in this very request;
 	// a login takes it.
 	Proof secret.Bytes

@@ -114,8 +114,22 @@ func (s *Store) Renew(ctx context.Context, session store.Session, lease store.Le
 	return lease, nil
 }
 
+// Revoke implements [store.Leaser]. No policy that Vault brings allows it.
+func (s *Store) Revoke(ctx context.Context, session store.Session, lease store.Lease) error {
+	_, err := s.conn.Do(ctx, Request{
+		Method: http.MethodPut, Path: "sys/leases/revoke", Namespace: s.in(session), Token: session.Token,
+		Body: map[string]any{"lease_id": string(lease.ID.Reveal())},
+	})
+	if err != nil {
+		return s.explain(ctx, session, err)
+	}
+	return nil
+}
+
 // Ends implements [store.Leaser]. Whoever logs in knows.
-func (s *Store) Ends(store.Session, store.Lease) time.Time { return time.Time{} }
+func (s *Store) Ends(store.Session, store.Lease) (ends time.Time, final bool) {
+	return time.Time{}, false
+}
 
 // notAfter is a certificate's expiration, or for a password that Vault changes by
 // itself the seconds until it does.
@@ -167,8 +181,8 @@ func (s *Store) explain(ctx context.Context, session store.Session, err error) e
 	})
 	denial := strings.TrimPrefix(err.Error(), store.ErrDenied.Error())
 	switch {
-	case errors.Is(asked, store.ErrUnavailable):
-		return fmt.Errorf("%w: a read was denied, and whether the login has ended cannot be asked: %s", store.ErrUnavailable, asked.Error())
+	case errors.Is(asked, store.ErrUnavailable): // a denial is an answer all the same
+		return fmt.Errorf("%w%s; whether the login has ended cannot be asked: %s", store.ErrDoubt, denial, asked.Error())
 	case !errors.Is(asked, store.ErrDenied):
 		return fmt.Errorf("%w%s; no policy of the role allows it", store.ErrDenied, denial)
 	case HasEnded(asked):

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -483,7 +484,7 @@ func TestDenialWhileTheTokenCannotBeAsked(t *testing.T) {
 		return true
 	}
 	_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "secret/shop/db"))
-	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDenied) {
+	if !errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -642,5 +643,36 @@ func TestWritesAndVersions(t *testing.T) {
 	pinned.Path = ref(t, "database/creds/shop").Path
 	if _, err := v.Read(t.Context(), session(), pinned); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("a version of a database credential: %v", err)
+	}
+}
+
+// A lease is ended with the login that made it; what is said of one that is gone, or
+// not ours to end, has its kind.
+func TestRevoke(t *testing.T) {
+	s := startServer(t)
+	v := open(t, s.URL)
+	lease := store.Lease{ID: secret.New([]byte("database/creds/shop/1"))}
+	for status, kind := range map[int]error{
+		http.StatusNoContent: nil, http.StatusNotFound: store.ErrNotFound, http.StatusServiceUnavailable: store.ErrUnavailable, http.StatusForbidden: store.ErrDoubt,
+	} {
+		var sent string
+		s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/v1/sys/leases/revoke" {
+				body, _ := io.ReadAll(r.Body)
+				sent = r.Method + " " + r.Header.Get("X-Vault-Token") + " " + strings.TrimSpace(string(body))
+			}
+			if status == http.StatusNoContent {
+				w.WriteHeader(status)
+			} else {
+				refuse(w, status)
+			}
+			return true
+		}
+		if err := v.Revoke(t.Context(), session(), lease); !errors.Is(err, kind) {
+			t.Errorf("%d becomes %v, want %v", status, err, kind)
+		}
+		if want := "PUT " + goodToken + ` {"lease_id":"database/creds/shop/1"}`; sent != want {
+			t.Errorf("sent %s\nwant %s", sent, want)
+		}
 	}
 }
