@@ -132,11 +132,12 @@ func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Re
 	}
 	got, err := k.values.get(ctx, key, question[Value]{
 		fresh: func(v Value, at time.Time) bool { return k.fresh(v, at, ref) },
-		ask: func(ctx context.Context, old *Value, attempt func(func() (Value, error)) (Value, error)) (Value, error) {
+		ask: func(ctx context.Context, old *Value, f *flight[Value]) (Value, error) {
+			session := session.joined(f.hurry)
 			var asked time.Time // a life begins when it was asked for, at the earliest
 			value, err := patiently(ctx, old == nil, func() (Value, error) {
 				asked = k.o.Now()
-				return attempt(func() (Value, error) { return k.store.Read(ctx, session, ref) })
+				return f.attempt(func() (Value, error) { return k.store.Read(ctx, session, ref) })
 			})
 			if err != nil {
 				return Value{}, err
@@ -145,6 +146,7 @@ func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Re
 		},
 		instead: func(v Value, at time.Time, err error) bool { return k.instead(v, at, err, ref) },
 		hold:    k.hold,
+		waiting: session.Waiting,
 	})
 	if err != nil {
 		return Value{}, err
@@ -298,14 +300,16 @@ func (k *keptResolver) Resolve(ctx context.Context, session Session, ref Ref) (R
 			age := k.o.Now().Sub(at)
 			return age >= 0 && age < max(k.o.Refresh, time.Second)
 		},
-		ask: func(ctx context.Context, old *Resolved, attempt func(func() (Resolved, error)) (Resolved, error)) (Resolved, error) {
+		ask: func(ctx context.Context, old *Resolved, f *flight[Resolved]) (Resolved, error) {
+			session := session.joined(f.hurry)
 			return patiently(ctx, old == nil, func() (Resolved, error) {
-				return attempt(func() (Resolved, error) { return k.resolver.Resolve(ctx, session, ref) })
+				return f.attempt(func() (Resolved, error) { return k.resolver.Resolve(ctx, session, ref) })
 			})
 		},
 		// What a path is may stand in for as long as what is there, which has its own limit.
 		instead: func(_ Resolved, _ time.Time, err error) bool { return errors.Is(err, ErrUnavailable) },
 		hold:    k.hold,
+		waiting: session.Waiting,
 	})
 	return got.value, err
 }

@@ -47,6 +47,8 @@ type cell[K comparable, V any] struct {
 	asked  time.Time // when anybody wanted it last
 	denial denial
 	flight *flight[V]
+	// hurried tells whether the flight was told that somebody cannot wait.
+	hurried bool
 }
 
 // denial is a refusal that is not asked for again for a while.
@@ -59,6 +61,7 @@ type denial struct {
 // flight is a question that is being asked.
 type flight[V any] struct {
 	done  chan struct{}
+	hurry chan struct{}         // closed when somebody joins who cannot wait
 	last  atomic.Pointer[error] // of the attempts that failed so far
 	value V
 	at    time.Time // when it began: the value is no older
@@ -73,9 +76,11 @@ func newMemory[K comparable, V any](most int64, size func(V) int64, now func() t
 type question[V any] struct {
 	// fresh tells whether a value that was true at some time still counts.
 	fresh func(v V, at time.Time) bool
-	// ask gets a new one. Its context is not that of any caller; old is the value that
-	// it is to replace, if there is one.
-	ask func(ctx context.Context, old *V, attempt func(func() (V, error)) (V, error)) (V, error)
+	// ask gets a new one with the attempts of a flight. Its context is not that of any
+	// caller; old is the value that it is to replace, if there is one.
+	ask func(ctx context.Context, old *V, f *flight[V]) (V, error)
+	// waiting says that a pod cannot start until this is answered.
+	waiting bool
 	// instead tells whether the old value may stand in for an answer that failed.
 	instead func(v V, at time.Time, err error) bool
 	// hold is how long a failure counts for all who ask again, before how long the last
@@ -109,6 +114,10 @@ func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V]
 		m.beginLocked(ctx, c, q)
 	}
 	f, enough := c.flight, time.Duration(-1)
+	if q.waiting && !c.hurried {
+		c.hurried = true
+		close(f.hurry)
+	}
 	if c.known && q.instead(c.value, c.at, ErrUnavailable) {
 		enough = max(0, patience-m.now().Sub(f.at))
 	}
@@ -165,8 +174,8 @@ func (c *cell[K, V]) instead(q question[V], err error) (answer[V], error) {
 
 // beginLocked starts a flight with a context of its own.
 func (m *memory[K, V]) beginLocked(ctx context.Context, c *cell[K, V], q question[V]) {
-	f := &flight[V]{done: make(chan struct{}), at: m.now()}
-	c.flight = f
+	f := &flight[V]{done: make(chan struct{}), hurry: make(chan struct{}), at: m.now()}
+	c.flight, c.hurried = f, false
 	var old *V
 	if c.known {
 		value := c.value
@@ -175,7 +184,7 @@ func (m *memory[K, V]) beginLocked(ctx context.Context, c *cell[K, V], q questio
 	ctx, cancel := context.WithTimeout(WithBudget(context.WithoutCancel(ctx), flightBudget), flightLimit)
 	go func() {
 		defer cancel()
-		f.value, f.err = contained(func() (V, error) { return q.ask(ctx, old, f.attempt) })
+		f.value, f.err = contained(func() (V, error) { return q.ask(ctx, old, f) })
 		m.land(c, f, q)
 		close(f.done)
 	}()

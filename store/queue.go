@@ -31,19 +31,29 @@ type waiter struct {
 	place chan struct{} // closed when it has a place
 }
 
+func (w *waiter) namespace() string {
+	t, _ := w.turn.Value.(*turn)
+	return t.namespace
+}
+
 // enter returns when the caller has a place, and must leave, or when ctx ends.
 func (q *queue) enter(ctx context.Context, session Session) error {
 	w := q.join(session)
 	if w == nil {
 		return nil
 	}
-	select {
-	case <-w.place:
-		return nil
-	case <-ctx.Done():
-		others := q.abandon(w)
-		return fmt.Errorf("%w: waited for a place among the %d requests that it gets at a time, as did %d others: %w",
-			ErrUnavailable, q.places, others, context.Cause(ctx))
+	for hurry := session.hurry; ; {
+		select {
+		case <-w.place:
+			return nil
+		case <-hurry:
+			q.promote(w)
+			hurry = nil
+		case <-ctx.Done():
+			others := q.abandon(w)
+			return fmt.Errorf("%w: waited for a place among the %d requests that it gets at a time, as did %d others: %w",
+				ErrUnavailable, q.places, others, context.Cause(ctx))
+		}
 	}
 }
 
@@ -59,7 +69,21 @@ func (q *queue) join(session Session) *waiter {
 	if session.Waiting {
 		l = &q.starting
 	}
-	return l.add(session.Identity.Namespace)
+	w := &waiter{place: make(chan struct{})}
+	l.add(w, session.Identity.Namespace)
+	return w
+}
+
+// promote lets a request go before republishes, at the end of its namespace's.
+func (q *queue) promote(w *waiter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.at == nil || w.line == &q.starting {
+		return
+	}
+	namespace := w.namespace()
+	w.line.remove(w)
+	q.starting.add(w, namespace)
 }
 
 // abandon leaves the queue, and says how many are still in it. A place that came in
@@ -113,7 +137,7 @@ type turn struct {
 }
 
 // add queues a request of a namespace; one that comes anew has its turn last.
-func (l *line) add(namespace string) *waiter {
+func (l *line) add(w *waiter, namespace string) {
 	e := l.namespaces[namespace]
 	if e == nil {
 		if l.namespaces == nil {
@@ -123,10 +147,8 @@ func (l *line) add(namespace string) *waiter {
 		l.namespaces[namespace] = e
 	}
 	t, _ := e.Value.(*turn)
-	w := &waiter{line: l, turn: e, place: make(chan struct{})}
-	w.at = t.waiters.PushBack(w)
+	w.line, w.turn, w.at = l, e, t.waiters.PushBack(w)
 	l.length++
-	return w
 }
 
 // next takes whose turn it is out of the line, which must not be empty.

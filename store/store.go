@@ -75,12 +75,20 @@ type Session struct {
 	// Lasting is how long what is made for it has to live, and the login with it: see
 	// [Keep]; zero for what is only read.
 	Lasting time.Duration
+	// hurry is closed when such a pod comes to wait for it, too.
+	hurry <-chan struct{}
 	// Proof is the service account token that proved Identity in this very request;
 	// a login takes it.
 	Proof secret.Bytes
 	// Token is what the store gave at the login, see [LogIn]; empty before it, and
 	// for a store without logins.
 	Token secret.Bytes
+}
+
+// joined is a session of a request that others may come to wait for.
+func (s Session) joined(hurry <-chan struct{}) Session {
+	s.hurry = hurry
+	return s
 }
 
 // Ref names one secret of a store.
