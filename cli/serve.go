@@ -86,15 +86,16 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 		return nil, err
 	}
 	metrics := newMetrics(c)
-	backends, parts, err := opener{metrics, c.Limits, log}.open(ctx, c.Stores)
+	events, telling, err := openEvents(c, node, log)
+	if err != nil {
+		return nil, err
+	}
+	rotation := &provider.Rotation{Metrics: metrics, Recorder: events, Interval: c.Limits.RotationPollInterval}
+	backends, parts, err := opener{metrics, rotation, c.Limits, log}.open(ctx, c.Stores)
 	if err != nil {
 		return nil, err
 	}
 	key, err := versionKey(ctx, c.VersionKeyFile, log)
-	if err != nil {
-		return nil, err
-	}
-	observers, telling, err := openObservers(c, node, log)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +106,9 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
-		Observers:     observers,
+		Observers:     tellers(events),
 		Metrics:       metrics,
+		Rotation:      rotation,
 	}), log)
 	if err != nil {
 		return nil, err
@@ -131,8 +133,8 @@ func newMetrics(c *config.Config) *provider.Metrics {
 	return provider.NewMetrics(b.Version, b.Revision)
 }
 
-// openObservers makes those who tell of mounts outside of the log.
-func openObservers(c *config.Config, node string, log *slog.Logger) ([]provider.Observer, []part, error) {
+// openEvents makes who writes events onto pods, if anybody asked for it.
+func openEvents(c *config.Config, node string, log *slog.Logger) (provider.Recorder, []part, error) {
 	if !c.Events {
 		return nil, nil, nil
 	}
@@ -141,7 +143,15 @@ func openObservers(c *config.Config, node string, log *slog.Logger) ([]provider.
 		return nil, nil, err
 	}
 	run := func(ctx context.Context) error { events.Run(ctx, log); return nil }
-	return []provider.Observer{provider.Tell(events)}, []part{run}, nil
+	return events, []part{run}, nil
+}
+
+// tellers are those who tell of mounts outside of the log.
+func tellers(events provider.Recorder) []provider.Observer {
+	if events == nil {
+		return nil
+	}
+	return []provider.Observer{provider.Tell(events)}
 }
 
 func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {

@@ -27,9 +27,10 @@ const (
 
 // opener makes the stores of keymount.yaml ready to be read.
 type opener struct {
-	metrics *provider.Metrics
-	limits  config.Limits
-	log     *slog.Logger
+	metrics  *provider.Metrics
+	rotation *provider.Rotation
+	limits   config.Limits
+	log      *slog.Logger
 }
 
 // open opens each store. One that cannot be read yet is not fatal: others may
@@ -91,7 +92,8 @@ func (o opener) vault(s config.Store) (store.Store, []part, error) {
 	bounded := store.Limit(store.LogIn(counted, sessions, time.Now), requestsAtOnce)
 	kept := store.Keep(bounded, store.KeepOptions{
 		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: maxKept, Now: time.Now, Log: o.log,
-		Vouch: func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
+		Vouch:     func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
+		Forgotten: o.rotation.Forgotten(s.Name, o.log),
 	})
 	return kept, []part{sessions.Run, kept.Run}, nil
 }

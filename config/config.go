@@ -33,7 +33,8 @@ type Config struct {
 	// makes a key of its own: every file then gets a new version at each restart,
 	// and versions differ between nodes.
 	VersionKeyFile string `yaml:"versionKeyFile"`
-	// Events tells of failed mounts on the pod, where `kubectl describe pod` shows it.
+	// Events tells of failed mounts on the pod, where `kubectl describe pod` shows it,
+	// and of credentials that end there because the driver does not rotate.
 	// The driver keeps the old files of a running pod when a later mount fails, and
 	// tells nobody. It needs the right to create and patch events. Default: false.
 	Events bool `yaml:"events"`

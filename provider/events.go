@@ -17,6 +17,7 @@ const (
 	reasonStale     = "SecretRotationFailed" // a pod keeps the files it has
 	reasonRecovered = "SecretMountRecovered"
 	reasonWarning   = "SecretMountWarning"
+	reasonOff       = "SecretRotationOff" // what a pod has ends, and the driver mounts nothing again
 )
 
 // maxTold bounds what is remembered of volumes: some thousand pods come and go

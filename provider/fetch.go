@@ -31,7 +31,7 @@ type asker struct {
 func (p *Provider) identify(ctx context.Context, r Request) (map[string]*asker, error) {
 	askers := map[string]*asker{} // by store
 	var mistakes []error
-	waiting := !p.served.has(volumeOf(r))
+	waiting := !p.served.again(volumeOf(r))
 	shared := &sharing{reads: map[sharedKey]func() (store.Value, error){}}
 	for i := range r.Objects {
 		name := r.Objects[i].Secret.Store

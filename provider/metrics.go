@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,14 +36,18 @@ const (
 // pod's author could choose: codes, results, and the stores of keymount.yaml. It
 // is safe for concurrent use; a nil *Metrics counts nothing.
 type Metrics struct {
-	registry *prometheus.Registry
-	mounts   *prometheus.CounterVec
-	duration prometheus.Histogram
-	inFlight prometheus.Gauge
-	reads    *prometheus.CounterVec
-	reading  *prometheus.HistogramVec
-	logins   *prometheus.CounterVec
-	standIns *prometheus.CounterVec
+	registry    *prometheus.Registry
+	mounts      *prometheus.CounterVec
+	duration    prometheus.Histogram
+	inFlight    prometheus.Gauge
+	reads       *prometheus.CounterVec
+	reading     *prometheus.HistogramVec
+	logins      *prometheus.CounterVec
+	leases      *prometheus.CounterVec
+	renewals    *prometheus.CounterVec
+	revocations *prometheus.CounterVec
+	standIns    *prometheus.CounterVec
+	unattended  *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics of a process that is this version and revision of
@@ -63,15 +68,24 @@ func NewMetrics(version, revision string) *Metrics {
 			"How long a store took to answer or to fail."), []string{"store"}),
 		logins: counters("keymount_logins_total",
 			"Logins to a store, by what came of them. Pods share logins, so there are fewer than mounts.", "store", "result"),
+		leases: counters("keymount_leases_total",
+			"Credentials with a lease that a store made.", "store"),
+		renewals: counters("keymount_renewals_total",
+			"Renewals of logins and leases, each try counted, by what came of them.", "store", "of", "result"),
+		revocations: counters("keymount_revocations_total",
+			"Logins and leases that were given back since nobody needs them, each try counted, by what came of it.", "store", "of", "result"),
 		standIns: counters("keymount_stale_values_total",
 			"Secrets that were delivered as they were last known, because the store gave no answer.", "store"),
+		unattended: counters("keymount_unattended_credentials_total",
+			"Credentials, certificates and passwords that no replacement can reach, because the driver mounts no volume again.", "store"),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "keymount_build_info", Help: "1, with the version of keymount that runs.",
 		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.mounts, m.duration, m.inFlight, m.reads, m.reading, m.logins, m.standIns, info,
+	m.registry.MustRegister(m.mounts, m.duration, m.inFlight, m.reads, m.reading, m.logins,
+		m.leases, m.renewals, m.revocations, m.standIns, m.unattended, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, code := range []codes.Code{
 		codes.OK, codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound, codes.FailedPrecondition, codes.Internal,
@@ -114,32 +128,53 @@ func (m *Metrics) standIn(store string) {
 	}
 }
 
-// CountReads counts and times the reads of a store. What it returns can do what s can.
+// unreplaced counts what ends and cannot be replaced in its pod.
+func (m *Metrics) unreplaced(store string) {
+	if m != nil {
+		m.unattended.WithLabelValues(store).Inc()
+	}
+}
+
+// CountReads counts and times the reads of a store, and what becomes of its leases.
+// What it returns can do what s can.
 func (m *Metrics) CountReads(name string, s store.Store) store.Store {
 	if m == nil {
 		return s
 	}
 	zero(m.reads, name)
 	m.standIns.WithLabelValues(name)
+	m.unattended.WithLabelValues(name)
 	m.reading.WithLabelValues(name)
+	if _, ok := s.(store.Leaser); ok {
+		m.leases.WithLabelValues(name)
+		zero(m.renewals, name, ofLease)
+		zero(m.revocations, name, ofLease)
+	}
 	return store.Decorate(s, countedStore{store.Decorated{Store: s}, name, m})
 }
 
-// CountLogins counts the logins to a store; those that are remembered are none.
+// CountLogins counts the logins to a store, those that are remembered are none, and
+// what becomes of them.
 func (m *Metrics) CountLogins(store string, method auth.Method) auth.Method {
 	if m == nil {
 		return method
 	}
 	zero(m.logins, store)
-	counted := countedMethod{method, store, m.logins}
-	if renewer, ok := method.(auth.Renewer); ok {
-		return struct {
-			countedMethod
-			auth.Renewer
-		}{counted, renewer}
+	counted := countedMethod{method, store, m}
+	renewer, ok := method.(auth.Renewer)
+	if !ok {
+		return counted
 	}
-	return counted
+	zero(m.renewals, store, ofLogin)
+	zero(m.revocations, store, ofLogin)
+	return countedRenewer{counted, renewer}
 }
+
+// What is renewed and revoked.
+const (
+	ofLogin = "login"
+	ofLease = "lease"
+)
 
 type countedStore struct {
 	store.Decorated
@@ -156,6 +191,9 @@ func (s countedStore) Read(ctx context.Context, session store.Session, ref store
 	}()
 	value, err = s.Store.Read(ctx, session, ref)
 	result = resultOf(err)
+	if err == nil && value.Lease != nil {
+		s.metrics.leases.WithLabelValues(s.name).Inc()
+	}
 	return value, err
 }
 
@@ -174,18 +212,66 @@ func (s countedStore) Resolve(ctx context.Context, session store.Session, ref st
 	return resolved, err
 }
 
+// Renew implements [store.Leaser].
+func (s countedStore) Renew(ctx context.Context, session store.Session, lease store.Lease) (renewed store.Lease, err error) {
+	tally(s.metrics.renewals, []string{s.name, ofLease}, func() error {
+		renewed, err = s.Decorated.Renew(ctx, session, lease)
+		return err
+	})
+	return renewed, err
+}
+
+// Revoke implements [store.Leaser].
+func (s countedStore) Revoke(ctx context.Context, session store.Session, lease store.Lease) (err error) {
+	tally(s.metrics.revocations, []string{s.name, ofLease}, func() error {
+		err = s.Decorated.Revoke(ctx, session, lease)
+		return err
+	})
+	return err
+}
+
 type countedMethod struct {
-	method auth.Method
-	store  string
-	logins *prometheus.CounterVec
+	method  auth.Method
+	store   string
+	metrics *Metrics
 }
 
 func (c countedMethod) Login(ctx context.Context, identity auth.Identity, token secret.Bytes, role string) (login auth.Login, err error) {
-	result := resultBug // unless Login returns
-	defer func() { c.logins.WithLabelValues(c.store, result).Inc() }()
-	login, err = c.method.Login(ctx, identity, token, role)
-	result = resultOf(err)
+	tally(c.metrics.logins, []string{c.store}, func() error {
+		login, err = c.method.Login(ctx, identity, token, role)
+		return err
+	})
 	return login, err
+}
+
+type countedRenewer struct {
+	countedMethod
+	renewer auth.Renewer
+}
+
+// Renew implements [auth.Renewer].
+func (c countedRenewer) Renew(ctx context.Context, identity auth.Identity, login auth.Login) (renewed auth.Login, err error) {
+	tally(c.metrics.renewals, []string{c.store, ofLogin}, func() error {
+		renewed, err = c.renewer.Renew(ctx, identity, login)
+		return err
+	})
+	return renewed, err
+}
+
+// Revoke implements [auth.Renewer].
+func (c countedRenewer) Revoke(ctx context.Context, identity auth.Identity, login auth.Login) (err error) {
+	tally(c.metrics.revocations, []string{c.store, ofLogin}, func() error {
+		err = c.renewer.Revoke(ctx, identity, login)
+		return err
+	})
+	return err
+}
+
+// tally counts what comes of asking.
+func tally(counter *prometheus.CounterVec, labels []string, ask func() error) {
+	result := resultBug // unless ask returns
+	defer func() { counter.WithLabelValues(slices.Concat(labels, []string{result})...).Inc() }()
+	result = resultOf(ask())
 }
 
 // The results of asking a store, beside its kinds of error.
@@ -223,12 +309,14 @@ func resultOf(err error) string {
 	return resultBug
 }
 
-// zero makes every result of a store known before it happens.
-func zero(counter *prometheus.CounterVec, store string) {
-	counter.WithLabelValues(store, resultOK)
-	counter.WithLabelValues(store, resultBug)
+// zero makes every result known before it happens.
+func zero(counter *prometheus.CounterVec, labels ...string) {
+	results := []string{resultOK, resultBug}
 	for _, f := range failures() {
-		counter.WithLabelValues(store, f.result)
+		results = append(results, f.result)
+	}
+	for _, result := range results {
+		counter.WithLabelValues(slices.Concat(labels, []string{result})...)
 	}
 }
 

@@ -200,6 +200,8 @@ func TestMetricsManual(t *testing.T) {
 	}
 	metrics := provider.NewMetrics("v1.2.3", "abc")
 	startCounted(t, metrics)
+	metrics.CountReads("prod", leasing{})
+	metrics.CountLogins("prod", renewing{})
 	text := scrape(t, serveMetrics(t, metrics))
 	found := regexp.MustCompile(`(?m)^# HELP (keymount_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1)
 	for _, m := range found {

@@ -46,7 +46,7 @@ type Backend struct {
 	TokensWithoutPod bool
 }
 
-// Options are what a Provider is made of. All fields but the last two are required.
+// Options are what a Provider is made of. All fields but the last three are required.
 type Options struct {
 	Version    string // of keymount, as a semantic version
 	Backends   []Backend
@@ -60,6 +60,8 @@ type Options struct {
 	// Metrics count mounts and reads; nil counts nothing. Logins are counted where
 	// Sessions are made, see [Metrics.CountLogins].
 	Metrics *Metrics
+	// Rotation is told what is mounted; nil for none.
+	Rotation *Rotation
 }
 
 // Provider implements the driver's gRPC service. Between calls it knows which volumes
@@ -92,6 +94,9 @@ func New(o Options) *Provider {
 		large: make(chan struct{}, 1), served: &volumes{},
 		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
 		backends: make(map[string]Backend, len(o.Backends)),
+	}
+	if o.Rotation != nil {
+		p.served = &o.Rotation.volumes
 	}
 	if p.metrics != nil {
 		p.observers = append(slices.Clone(p.observers), p.metrics.observe)

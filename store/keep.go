@@ -31,8 +31,11 @@ type KeepOptions struct {
 	// Vouch is told of every session whose pod was mounted with what is remembered: its
 	// login is still wanted. nil tells nobody.
 	Vouch func(Session)
-	Now   func() time.Time
-	Log   *slog.Logger // of leases that are not renewed; nil is none
+	// Forgotten is told of what has an end when it is forgotten, but not of volumes that
+	// are known to be gone. nil tells nobody.
+	Forgotten func(context.Context, Forgotten)
+	Now       func() time.Time
+	Log       *slog.Logger // of leases that are not renewed; nil is none
 }
 
 const (
@@ -172,6 +175,9 @@ func patiently[V any](ctx context.Context, needed bool, read func() (V, error)) 
 // begin says how long a value counts.
 func (k *Keeper) begin(session Session, ref Ref, value Value, asked time.Time) (_ Value, err error) {
 	value.refresh = jittered(k.o.Refresh)
+	if value.Lease != nil || !value.NotAfter.IsZero() {
+		value.reader = readerOf(session, ref.Path)
+	}
 	switch {
 	case value.Lease != nil:
 		value.credential, err = k.newCredential(session, *value.Lease, asked)
@@ -275,7 +281,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-sweep.C:
-			k.values.forget(k.o.Now().Add(-idle))
+			k.sweep(ctx)
 		case <-renew.C:
 			select {
 			case free <- struct{}{}:

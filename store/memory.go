@@ -272,17 +272,22 @@ func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
 	return c
 }
 
-// forget drops what nobody asked for since some time; flights end by themselves.
-func (m *memory[K, V]) forget(since time.Time) {
+// forget drops what nobody asked for since some time, and returns what was known;
+// flights end by themselves.
+func (m *memory[K, V]) forget(since time.Time) (dropped []V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for e := m.order.Back(); e != nil; {
 		before := e.Prev()
 		if c, _ := e.Value.(*cell[K, V]); c.asked.Before(since) && c.flight == nil {
 			m.evictLocked(e)
+			if c.known {
+				dropped = append(dropped, c.value)
+			}
 		}
 		e = before
 	}
+	return dropped
 }
 
 // drop forgets the cells whose key fits, and returns what they knew.

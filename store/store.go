@@ -130,6 +130,7 @@ type Value struct {
 
 	refresh    time.Duration // how long it counts, see [Keep]
 	credential *credential   // the life of Lease, see [Keep]
+	reader     *reader       // of what has an end, see [Forgotten]
 }
 
 // Lease is a store's promise that a credential lives for a while.
