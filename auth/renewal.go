@@ -71,7 +71,7 @@ func (s *Sessions) due() []duty {
 	s.standLocked(now)
 	var due []duty
 	for key, one := range s.sessions {
-		if one.held.ended(now) {
+		if one.idle(now) && one.held.ended(now) { // or else the clock may be wrong, and set back
 			one.held = nil
 		}
 		if one.idle(now) && (one.held == nil || s.renewer == nil) {

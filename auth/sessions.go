@@ -236,12 +236,13 @@ func (s *Sessions) Hold(identity Identity, role string, token secret.Bytes, unti
 }
 
 // Find is the login with that token as it is now, whether it is still given out or
-// not; false when it is not known, or not any more.
+// not; false when it is not known, or not any more, and when its end is not known since
+// the clock was set back.
 func (s *Sessions) Find(identity Identity, role string, token secret.Bytes) (Login, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if one, ok := s.sessions[s.key(identity, role)]; ok {
-		if h := one.find(token); h != nil {
+		if h := one.find(token); h != nil && !s.now().Before(h.since) {
 			return h.Login, true
 		}
 	}

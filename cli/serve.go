@@ -102,7 +102,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       readBuild().Version,
 		Backends:      backends,
-		Verifier:      auth.NewVerifier(issuers, node, time.Now),
+		Verifier:      auth.NewVerifier(issuers, node, clock),
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
@@ -161,7 +161,7 @@ func openIssuers(issuers []config.Issuer) ([]*auth.Issuer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("issuers[%d]: %w", n, err)
 		}
-		opened = append(opened, auth.NewIssuer(i.Issuer, source, time.Now))
+		opened = append(opened, auth.NewIssuer(i.Issuer, source, clock))
 	}
 	return opened, nil
 }

@@ -49,16 +49,12 @@ func (o opener) open(ctx context.Context, stores []config.Store) ([]provider.Bac
 }
 
 func (o opener) one(ctx context.Context, s config.Store) (provider.Backend, []part, error) {
-	rules, err := s.Rules()
+	backend, err := backendOf(s)
 	if err != nil {
 		return provider.Backend{}, nil, err
 	}
 	o.log = o.log.With(slog.String("store", s.Name))
-	backend := provider.Backend{Name: s.Name, Rules: rules, Audience: s.Audience(), TokensWithoutPod: s.TokensWithoutPod}
 	if s.Vault != nil {
-		backend.Features = provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
-			Addresses: s.Vault.Addresses, Namespace: s.Vault.Namespace, AuthMount: s.Vault.Auth.Mount, Audience: s.Vault.Auth.Audience,
-		}}
 		opened, parts, err := o.vault(s)
 		backend.Store = opened
 		return backend, parts, err
@@ -69,8 +65,19 @@ func (o opener) one(ctx context.Context, s config.Store) (provider.Backend, []pa
 	return backend, nil, nil
 }
 
-// vault is what a Vault becomes, from the connection up: what asks it is counted,
-// logged in, bounded, and remembered.
+// backendOf is what is known of a store without opening it.
+func backendOf(s config.Store) (provider.Backend, error) {
+	rules, err := s.Rules()
+	backend := provider.Backend{Name: s.Name, Rules: rules, Audience: s.Audience(), TokensWithoutPod: s.TokensWithoutPod}
+	if s.Vault != nil {
+		backend.Features = provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
+			Addresses: s.Vault.Addresses, Namespace: s.Vault.Namespace, AuthMount: s.Vault.Auth.Mount, Audience: s.Vault.Auth.Audience,
+		}}
+	}
+	return backend, err
+}
+
+// vault is a Vault, and all that stands before it.
 func (o opener) vault(s config.Store) (store.Store, []part, error) {
 	c := s.Vault
 	conn, err := vault.NewConn(vault.Options{
@@ -83,17 +90,24 @@ func (o opener) vault(s config.Store) (store.Store, []part, error) {
 	for mount, engine := range c.Mounts {
 		engines[mount] = vault.Engine(engine)
 	}
+	method := vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: clock}
+	opened, parts := o.pile(s, method, vault.New(conn, c.Namespace, engines), clock)
+	return opened, parts, nil
+}
+
+// pile puts on a store what stands before it: what asks it is counted, logged in,
+// bounded, and remembered.
+func (o opener) pile(s config.Store, method auth.Method, asked store.Store, now func() time.Time) (store.Store, []part) {
 	replace, perPod := o.limits.RotationPollInterval+deliverWithin, s.Session == config.SessionPod
-	method := vaultauth.Method{Conn: conn, Mount: c.Auth.Mount, Namespace: c.Namespace, Now: time.Now}
-	sessions := auth.NewSessions(o.metrics.CountLogins(s.Name, method), perPod, time.Now)
+	sessions := auth.NewSessions(o.metrics.CountLogins(s.Name, method), perPod, now)
 	sessions.Spare, sessions.Log = replace+store.LeastLife, o.log
 
-	counted := o.metrics.CountReads(s.Name, vault.New(conn, c.Namespace, engines))
-	bounded := store.Limit(store.LogIn(counted, sessions, time.Now), requestsAtOnce)
+	counted := o.metrics.CountReads(s.Name, asked)
+	bounded := store.Limit(store.LogIn(counted, sessions, now), requestsAtOnce)
 	kept := store.Keep(bounded, store.KeepOptions{
-		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: maxKept, Now: time.Now, Log: o.log,
+		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: maxKept, Now: now, Log: o.log,
 		Vouch:     func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
 		Forgotten: o.rotation.Forgotten(s.Name, o.log),
 	})
-	return kept, []part{sessions.Run, kept.Run}, nil
+	return kept, []part{sessions.Run, kept.Run}
 }

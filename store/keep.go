@@ -39,8 +39,9 @@ type KeepOptions struct {
 }
 
 const (
-	// idle is how long after the last mount what was read is forgotten.
-	idle = 10 * time.Minute
+	// idle is after how many sweeps without a mount what was read is forgotten. It is no
+	// time of the clock: nobody can mount while that is wrong, or the node sleeps.
+	idle = 10
 	// sweepEvery is how often that is looked at.
 	sweepEvery = time.Minute
 	// resolvedBytes bounds what is remembered of paths.
@@ -216,7 +217,7 @@ func (k *Keeper) fresh(v Value, at time.Time, ref Ref) bool {
 	case ref.Args != "" && !v.NotAfter.IsZero(): // another one would be made
 	case ref.Version != "": // pinned: it is what it is
 		return true
-	case asked != nil && !at.After(*asked):
+	case asked != nil && !at.After(*asked) && !now.Before(*asked):
 		return false
 	}
 	return age >= 0 && age < v.refresh // the clock may have been set back

@@ -334,18 +334,6 @@ func TestKeepIsBounded(t *testing.T) {
 	}
 }
 
-// A clock that jumps makes a secret read again at worst.
-func TestKeepWithAJumpingClock(t *testing.T) {
-	inner := &counting{}
-	now := time.Now()
-	s := store.Keep(inner, store.KeepOptions{Refresh: refresh, Stale: stale, Bytes: 1 << 20, Now: func() time.Time { return now }})
-	expect(t, inner, s, session("api", "a"), "kv/db", "kv/db of api as shop, 1", 1)
-	now = now.Add(-time.Hour)
-	expect(t, inner, s, session("api", "a"), "kv/db", "kv/db of api as shop, 2", 2)
-	now = now.Add(2 * time.Hour)
-	expect(t, inner, s, session("api", "a"), "kv/db", "kv/db of api as shop, 3", 3)
-}
-
 // twofold is a store in which two spellings are two things of one path, and whose
 // writes bring certificates.
 type twofold struct {

@@ -44,10 +44,10 @@ type Leaser interface {
 // near the next mount gets another one. The old one is left to expire.
 type credential struct {
 	session Session // without Proof: nobody may log in for it
-	made    time.Time
 
 	mu      sync.Mutex
 	lease   Lease
+	since   time.Time // when the store spoke of it last
 	ends    time.Time // of the lease itself
 	renewAt time.Time // zero: not any more
 }
@@ -56,7 +56,7 @@ type credential struct {
 // mount would make another one.
 func (k *Keeper) newCredential(session Session, lease Lease, asked time.Time) (*credential, error) {
 	session.Proof, session.Token = secret.Bytes{}, secret.Bytes{}
-	c := &credential{session: session, made: asked}
+	c := &credential{session: session}
 	c.renewed(lease, asked, k.o.Replace)
 	life := c.ends.Sub(asked)
 	if login, final := k.login(c); final {
@@ -94,7 +94,7 @@ func (s short) Unwrap() []error { return []error{s.error, errShort} }
 func (c *credential) renewed(lease Lease, now time.Time, replace time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lease, c.ends, c.renewAt = lease, now.Add(lease.Duration), time.Time{}
+	c.lease, c.since, c.ends, c.renewAt = lease, now, now.Add(lease.Duration), time.Time{}
 	if lease.Renewable {
 		kept := lease.Duration
 		if kept*2/3 > kept-replace-keptAtLeast {
@@ -118,11 +118,14 @@ func (k *Keeper) login(c *credential) (ends time.Time, final bool) {
 
 // ends is when a credential ends: with its lease or with the login that made it. It
 // is given out until replaced, which is so much earlier that the next one reaches the
-// pod in time; a login that is renewed in the background needs no such distance.
+// pod in time; a login that is renewed in the background needs no such distance. When
+// the clock was set back nobody knows how much is left: it is over until it is renewed.
 func (k *Keeper) ends(c *credential) (ends, replaced time.Time) {
 	login, final := k.login(c)
 	c.mu.Lock()
-	ends = c.ends
+	if ends = c.ends; k.o.Now().Before(c.since) {
+		ends = time.Time{}
+	}
 	c.mu.Unlock()
 	replaced = ends.Add(-k.o.Replace)
 	if login.IsZero() {
@@ -144,17 +147,15 @@ func earlier(a, b time.Time) time.Time {
 
 // lives tells whether a credential can be given out.
 func (k *Keeper) lives(c *credential) bool {
-	now := k.o.Now()
 	_, replaced := k.ends(c)
-	return !now.Before(c.made) && now.Before(replaced)
+	return k.o.Now().Before(replaced)
 }
 
 // renew prolongs what is due and still wanted.
 func (k *Keeper) renew(ctx context.Context) {
-	now := k.o.Now()
 	var running errgroup.Group
 	running.SetLimit(maxRenewals)
-	for _, c := range k.due(now) {
+	for _, c := range k.due() {
 		running.Go(func() error {
 			k.renewOne(ctx, c)
 			return nil
@@ -164,10 +165,10 @@ func (k *Keeper) renew(ctx context.Context) {
 }
 
 // due are the credentials to renew, of volumes that were mounted a moment ago.
-func (k *Keeper) due(now time.Time) []*credential {
+func (k *Keeper) due() []*credential {
 	var due []*credential
-	k.values.each(now.Add(-idle), func(v Value) {
-		if c := v.credential; c != nil && c.isDue(now) {
+	k.values.each(idle, func(v Value) {
+		if c := v.credential; c != nil && c.isDue(k.o.Now()) {
 			due = append(due, c)
 		}
 	})
@@ -177,7 +178,8 @@ func (k *Keeper) due(now time.Time) []*credential {
 func (c *credential) isDue(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.renewAt.IsZero() && !now.Before(c.renewAt) && now.Before(c.ends)
+	setBack := now.Before(c.since)
+	return !c.renewAt.IsZero() && (setBack || !now.Before(c.renewAt) && now.Before(c.ends))
 }
 
 func (k *Keeper) renewOne(ctx context.Context, c *credential) {
@@ -221,6 +223,6 @@ func (c *credential) stop(gone bool) {
 	defer c.mu.Unlock()
 	c.renewAt = time.Time{}
 	if gone {
-		c.ends = c.made
+		c.ends = c.since
 	}
 }

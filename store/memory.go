@@ -31,10 +31,11 @@ type memory[K comparable, V any] struct {
 	size func(V) int64
 	most int64 // bytes
 
-	mu    sync.Mutex
-	cells map[K]*list.Element // of *cell[K, V]
-	order list.List           // the most recently used first
-	bytes int64
+	mu     sync.Mutex
+	cells  map[K]*list.Element // of *cell[K, V]
+	order  list.List           // the most recently used first
+	bytes  int64
+	sweeps int
 }
 
 // cell is what is known of one question.
@@ -44,7 +45,7 @@ type cell[K comparable, V any] struct {
 	value  V
 	size   int64
 	at     time.Time // when value was true
-	asked  time.Time // when anybody wanted it last
+	asked  int       // after how many sweeps anybody wanted it last
 	denial denial
 	flight *flight[V]
 	// hurried tells whether the flight was told that somebody cannot wait.
@@ -54,8 +55,13 @@ type cell[K comparable, V any] struct {
 // denial is a refusal that is not asked for again for a while.
 type denial struct {
 	err   error
-	until time.Time
+	since time.Time
 	pause time.Duration
+}
+
+func (d denial) holds(now time.Time) bool {
+	age := now.Sub(d.since)
+	return d.err != nil && age >= 0 && age < d.pause // the clock may have been set back
 }
 
 // flight is a question that is being asked.
@@ -106,7 +112,7 @@ func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V]
 		defer m.mu.Unlock()
 		return answer[V]{value: c.value}, nil
 	}
-	if c.denial.err != nil && m.now().Before(c.denial.until) {
+	if c.denial.holds(m.now()) {
 		defer m.mu.Unlock()
 		return c.instead(q, c.denial.err)
 	}
@@ -211,8 +217,7 @@ func (m *memory[K, V]) land(c *cell[K, V], f *flight[V], q question[V]) {
 		m.setLocked(c, true, f.value, f.at)
 		return
 	}
-	pause := q.hold(f.err, c.denial.pause)
-	c.denial = denial{f.err, m.now().Add(pause), pause}
+	c.denial = denial{f.err, m.now(), q.hold(f.err, c.denial.pause)}
 	if isAnswer(f.err) { // the end of the old value
 		var none V
 		m.setLocked(c, false, none, f.at)
@@ -268,18 +273,19 @@ func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
 	}
 	m.order.MoveToFront(e)
 	c, _ := e.Value.(*cell[K, V])
-	c.asked = m.now()
+	c.asked = m.sweeps
 	return c
 }
 
-// forget drops what nobody asked for since some time, and returns what was known;
-// flights end by themselves.
-func (m *memory[K, V]) forget(since time.Time) (dropped []V) {
+// sweep drops what nobody asked for since a number of sweeps, and returns what was
+// known; flights end by themselves.
+func (m *memory[K, V]) sweep(idle int) (dropped []V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.sweeps++
 	for e := m.order.Back(); e != nil; {
 		before := e.Prev()
-		if c, _ := e.Value.(*cell[K, V]); c.asked.Before(since) && c.flight == nil {
+		if c, _ := e.Value.(*cell[K, V]); m.idleLocked(c, idle) && c.flight == nil {
 			m.evictLocked(e)
 			if c.known {
 				dropped = append(dropped, c.value)
@@ -307,12 +313,14 @@ func (m *memory[K, V]) drop(fits func(K) bool) (dropped []V) {
 	return dropped
 }
 
-// each calls f with every value that was asked for since some time.
-func (m *memory[K, V]) each(since time.Time, f func(V)) {
+func (m *memory[K, V]) idleLocked(c *cell[K, V], idle int) bool { return m.sweeps-c.asked > idle }
+
+// each calls f with every value that was asked for in that many sweeps.
+func (m *memory[K, V]) each(idle int, f func(V)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for e := m.order.Front(); e != nil; e = e.Next() {
-		if c, _ := e.Value.(*cell[K, V]); c.known && !c.asked.Before(since) {
+		if c, _ := e.Value.(*cell[K, V]); c.known && !m.idleLocked(c, idle) {
 			f(c.value)
 		}
 	}
