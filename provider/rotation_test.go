@@ -181,9 +181,9 @@ func TestRotationOff(t *testing.T) {
 		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "11m0s")}},
 		"off, with two pods": {0, func(k *kubelet) {
 			_ = k.mount(api)
-			<-time.After(5 * time.Minute)
+			<-time.After(5*time.Minute + 30*time.Second)
 			_ = k.mount(job)
-		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "11m0s"), fmt.Sprintf(text, "job", "01T01:05:00Z", "16m0s")}},
+		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "11m0s"), fmt.Sprintf(text, "job", "01T01:05:30Z", "16m0s")}},
 		"off, and the first mount was tried twice": {0, func(k *kubelet) {
 			_ = k.mount(api)
 			<-time.After(30 * time.Second)
@@ -218,9 +218,9 @@ func TestRotationOff(t *testing.T) {
 		}, nil},
 		"on, and off since yesterday": {0, func(k *kubelet) {
 			k.republish(10*time.Minute, api)
-			<-time.After(24 * time.Hour)
+			<-time.After(24*time.Hour + 30*time.Second)
 			_ = k.mount(job)
-		}, []string{fmt.Sprintf(text, "job", "02T01:10:00Z", "24h12m15s")}},
+		}, []string{fmt.Sprintf(text, "job", "02T01:10:30Z", "24h12m15s")}},
 		"off, and the pod never started": {0, func(k *kubelet) {
 			k.memory.Set("shop/db", map[string]any{"name": canary}) // without what the class wants of it
 			if err := k.mount(api); err == nil {
@@ -232,9 +232,9 @@ func TestRotationOff(t *testing.T) {
 		}, nil},
 		"off for longer than the interval": {15 * time.Minute, func(k *kubelet) {
 			_ = k.mount(api)
-			<-time.After(6 * time.Minute)
+			<-time.After(6*time.Minute + 30*time.Second)
 			_ = k.mount(job)
-		}, []string{fmt.Sprintf(text, "job", "01T01:06:00Z", "17m0s")}},
+		}, []string{fmt.Sprintf(text, "job", "01T01:06:30Z", "17m0s")}},
 		"off, and the volume is known to be gone": {0, func(k *kubelet) {
 			_ = k.mount(api)
 			k.kept.Leave(api.UID, "app")

@@ -55,7 +55,8 @@ func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) 
 	return s, nil
 }
 
-func newGRPC(p *Provider, log *slog.Logger) *grpc.Server {
+// NewGRPC is a server that answers for p on whatever listener it is given.
+func NewGRPC(p *Provider, log *slog.Logger) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.NumStreamWorkers(workers),
@@ -71,7 +72,7 @@ func newGRPC(p *Provider, log *slog.Logger) *grpc.Server {
 func (s *Server) Run(ctx context.Context) error {
 	failures := make(chan error, len(s.sockets))
 	for _, socket := range s.sockets {
-		socket.grpc = newGRPC(socket.provider, s.log) // which starts its workers
+		socket.grpc = NewGRPC(socket.provider, s.log) // which starts its workers
 		go func() { failures <- socket.serve() }()
 	}
 	var failed error

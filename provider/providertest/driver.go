@@ -58,9 +58,11 @@ type Driver struct {
 	client     v1alpha1.CSIDriverProviderClient
 }
 
-// Dial connects to a provider's socket, at the latest with the first call.
-func Dial(socket string) (*Driver, error) {
-	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// Dial connects to a provider's socket, at the latest with the first call. An option
+// may say how.
+func Dial(socket string, options ...grpc.DialOption) (*Driver, error) {
+	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)
+	connection, err := grpc.NewClient("unix://"+socket, options...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", socket, err)
 	}
