@@ -111,7 +111,11 @@ func (p pattern) names(text string) bool {
 }
 
 func (p pattern) fits(q Query, text string) bool {
-	return fitsSegments(p.segments, q, strings.Split(text, "/"))
+	names := make([]string, 0, 8) // on the stack, unless a path is deeper
+	for name := range strings.SplitSeq(text, "/") {
+		names = append(names, name)
+	}
+	return fitsSegments(p.segments, q, names)
 }
 
 // fitsSegments walks both lists once and returns to the last "**" when stuck,
