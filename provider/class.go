@@ -114,7 +114,7 @@ func (c *classes) parse(t classText, m *mistakes) parsedClass {
 
 // canonical is a text that no other class has.
 func (t classText) canonical() []byte {
-	text := appendParts(nil, string(t.dialect), t.namespace, t.permission)
+	text := appendParts(make([]byte, 0, 1<<10), string(t.dialect), t.namespace, t.permission)
 	for _, name := range slices.Sorted(maps.Keys(t.parameters)) {
 		text = appendParts(text, name, t.parameters[name])
 	}

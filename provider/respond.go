@@ -30,11 +30,13 @@ func (p *Provider) respond(r Request, files []File) (*v1alpha1.MountResponse, er
 	if len(files) == 0 {
 		files = []File{{Path: placeholder, Mode: defaultMode}}
 	}
+	made, versions := make([]v1alpha1.File, len(files)), make([]v1alpha1.ObjectVersion, len(files))
 	m := v1alpha1.MountResponse{Files: make([]*v1alpha1.File, len(files)), ObjectVersion: make([]*v1alpha1.ObjectVersion, len(files))}
 	for i, version := range p.versions.of(r, files) {
-		f := files[i]
-		m.Files[i] = &v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
-		m.ObjectVersion[i] = &v1alpha1.ObjectVersion{Id: f.Path, Version: version}
+		f := &files[i]
+		made[i] = v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
+		versions[i] = v1alpha1.ObjectVersion{Id: f.Path, Version: version}
+		m.Files[i], m.ObjectVersion[i] = &made[i], &versions[i]
 	}
 	if size := proto.Size(&m); size > maxResponse {
 		return nil, tooLarge(size, files)

@@ -26,7 +26,7 @@ type versioner struct{ key secret.Bytes }
 func (v versioner) of(r Request, files []File) []string {
 	mac := hmac.New(sha256.New, v.key.Reveal())
 	versions := make([]string, len(files))
-	head, sum := make([]byte, 0, 256), make([]byte, 0, sha256.Size)
+	head, sum, text := make([]byte, 0, 256), make([]byte, 0, sha256.Size), make([]byte, 0, 2*sha256.Size)
 	for i, f := range files {
 		head = appendParts(head[:0], r.Pod.Namespace, r.Pod.ServiceAccount, f.Store, f.Path)
 		contents := f.Contents.Reveal()
@@ -34,7 +34,8 @@ func (v versioner) of(r Request, files []File) []string {
 		mac.Write(binary.BigEndian.AppendUint64(head, uint64(len(contents))))
 		mac.Write(contents)
 		sum = mac.Sum(sum[:0])
-		versions[i] = base64.RawURLEncoding.EncodeToString(sum)
+		text = base64.RawURLEncoding.AppendEncode(text[:0], sum)
+		versions[i] = string(text)
 	}
 	return versions
 }
