@@ -239,7 +239,7 @@ func (o operator) checkClass(t *testing.T, class manifest) {
 		t.Fatal(err)
 	}
 	for _, object := range o.parse(t, class.Spec.Provider, attributes) {
-		for _, secret := range object.Secrets() {
+		for secret := range object.Secrets() {
 			o.checkSecret(t, pod, secret)
 		}
 		if object.Key == "" || o.stores[object.Secret.Store].Vault != nil {

@@ -12,7 +12,7 @@ import (
 
 // envelope writes an object as vault-csi-provider does, byte for byte but for what
 // would change at every poll.
-func (r *rendering) envelope(o Object, answer secret.Tree) error {
+func (r *rendering) envelope(o *Object, answer secret.Tree) error {
 	contents, err := fromEnvelope(answer, o.Key)
 	switch {
 	case errors.Is(err, secret.ErrNoKey):

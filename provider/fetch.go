@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
@@ -22,8 +19,9 @@ type asker struct {
 	identity auth.Identity
 	token    secret.Bytes // which proves the identity
 	class    string
-	waiting  bool     // the pod cannot start without an answer
-	shared   *sharing // with all reads of the mount
+	waiting  bool           // the pod cannot start without an answer
+	resolver store.Resolver // nil for a store that need not be asked what a path is
+	recaller store.Recaller // nil for one that remembers nothing
 }
 
 // identify proves who the pod is, once for each store that it reads from.
@@ -32,13 +30,14 @@ func (p *Provider) identify(ctx context.Context, r Request) (map[string]*asker, 
 	askers := map[string]*asker{} // by store
 	var mistakes []error
 	waiting := !p.served.again(volumeOf(r))
-	shared := &sharing{reads: map[sharedKey]func() (store.Value, error){}}
 	for i := range r.Objects {
 		name := r.Objects[i].Secret.Store
 		if askers[name] != nil {
 			continue
 		}
-		a := &asker{backend: p.backends[name], class: r.Class, waiting: waiting, shared: shared}
+		a := &asker{backend: p.backends[name], class: r.Class, waiting: waiting}
+		a.resolver, _ = a.backend.Store.(store.Resolver)
+		a.recaller, _ = a.backend.Store.(store.Recaller)
 		if err := a.prove(ctx, r, p.verifier); err != nil && !slices.ContainsFunc(mistakes, sameText(err)) {
 			mistakes = append(mistakes, err)
 		}
@@ -64,25 +63,33 @@ func sameText(err error) func(error) bool {
 // read is one secret to read, for all objects that want something of it.
 type read struct {
 	*asker
-	secret  Secret
-	objects []*Object
+	secret   Secret
+	objects  []*Object
+	resolved store.Resolved
+	value    store.Value
+	err      error // why there is no value
+}
+
+// reads are the secrets of a mount, each once.
+type reads struct {
+	list []*read
+	of   map[Secret]*read
 }
 
 // authorize judges every secret of every object, the ones in templates too, and
 // gathers the objects of one secret into one read, so that a username and its
 // password are of the same moment.
-func authorize(r Request, askers map[string]*asker) ([]*read, error) {
-	reads := make([]*read, 0, len(r.Objects))
-	index := make(map[Secret]*read, len(r.Objects))
+func authorize(r Request, askers map[string]*asker) (*reads, error) {
+	all := &reads{list: make([]*read, 0, len(r.Objects)), of: make(map[Secret]*read, len(r.Objects))}
 	var denials []error
 	for i := range r.Objects {
 		o := &r.Objects[i]
-		for _, s := range o.Secrets() {
-			of := index[s]
+		for s := range o.Secrets() {
+			of := all.of[s]
 			if of == nil {
 				of = &read{asker: askers[s.Store], secret: s}
-				index[s] = of
-				reads = append(reads, of)
+				all.of[s] = of
+				all.list = append(all.list, of)
 			}
 			of.objects = append(of.objects, o)
 			if err := of.judge(); err != nil {
@@ -90,22 +97,23 @@ func authorize(r Request, askers map[string]*asker) ([]*read, error) {
 			}
 		}
 	}
-	return reads, joined(denials)
+	return all, joined(denials)
 }
 
 // judge decides what can be decided before a login: everything, unless the store
 // has to be asked first what a path is.
 func (r *read) judge() error {
-	if _, asks := r.backend.Store.(store.Resolver); asks {
+	if r.resolver != nil {
 		return r.backend.Rules.JudgeLogin(r.query())
 	}
+	r.resolved.Path = r.secret.Path
 	return r.backend.Rules.Judge(r.query())
 }
 
 func (r *read) query() access.Query {
 	return access.Query{
 		Store: r.secret.Store, Namespace: r.identity.Namespace, ServiceAccount: r.identity.ServiceAccount,
-		Role: r.secret.Role, Path: r.secret.Path, Write: r.secret.Args != "",
+		Role: r.secret.Role, Path: r.resolved.Path, Literal: r.resolved.Literal, Write: r.secret.Args != "",
 	}
 }
 
@@ -113,102 +121,60 @@ func (r *read) query() access.Query {
 // the driver's limit, and half as much again for what is around them.
 const maxRead = maxResponse + maxResponse/2
 
-// maxGrace is how long fetch waits for stores to give their reason after ctx
-// ended, at most; with little time at all it is a quarter of that.
-const maxGrace = 500 * time.Millisecond
-
-// outcome is what came of one read.
-type outcome struct {
-	value store.Value
-	err   error
-	done  bool
-}
-
-// fetch reads everything, at most parallel at a time; of a secret that is absent
-// and optional there is no value. It returns when ctx ends even if a store does
-// not: such a read is left to end by itself, since an answer too late is one that
-// grpc makes up (promise 1).
-func fetch(ctx context.Context, reads []*read, parallel int) (map[Secret]store.Value, error) {
+// fetch reads everything, at most parallel at a time, once all of it is judged; of a
+// secret that is absent and optional there is no value.
+func (r *reads) fetch(ctx context.Context, parallel int) error {
 	ctx = store.WithBudget(ctx, maxRead)
-	type answer struct {
-		read int
-		outcome
+	step{(*read).recallPath, (*read).resolve}.take(ctx, r.list, parallel)
+	if err := r.failures(); err != nil {
+		return err
 	}
-	answers := make(chan answer, len(reads)) // room for all: a late one blocks nobody
-	next := make(chan int, len(reads))
-	for i := range reads {
-		next <- i
-	}
-	close(next)
-	for range min(parallel, len(reads)) {
-		go func() {
-			for i := range next {
-				if ctx.Err() != nil {
-					return // nobody waits any more
-				}
-				answers <- answer{i, reads[i].run(ctx)}
-			}
-		}()
-		runtime.Gosched() // to see how far it comes: values at hand need no second one
-		if len(next) == 0 {
-			break
+	r.merge()
+	step{(*read).recall, (*read).ask}.take(ctx, r.list, parallel)
+	for _, one := range r.list {
+		for _, text := range one.value.Warnings {
+			warn(ctx, fmt.Sprintf("%s: %s", one.secret, text))
 		}
 	}
-	late, cancel := graceAfter(ctx)
-	defer cancel()
-	outcomes := make([]outcome, len(reads))
-	for range reads {
-		select {
-		case a := <-answers:
-			outcomes[a.read] = a.outcome
-		case <-late.Done():
-			return collect(ctx, reads, outcomes)
-		}
-	}
-	return collect(ctx, reads, outcomes)
+	return r.failures()
 }
 
-// graceAfter ends a moment after ctx does.
-func graceAfter(ctx context.Context) (context.Context, context.CancelFunc) {
-	grace := maxGrace
-	if end, ok := ctx.Deadline(); ok {
-		grace = min(grace, time.Until(end)/4)
+// recallPath is resolve where nobody has to be asked.
+func (r *read) recallPath(context.Context) (done bool) {
+	switch {
+	case r.resolver == nil:
+		return true // and judged
+	case r.recaller == nil:
+		return false
 	}
-	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return late, func() { stop(); cancel() }
+	if r.resolved, done = r.recaller.RecallPath(r.session(), r.ref()); done {
+		r.err = r.backend.Rules.Judge(r.query())
+	}
+	return done
 }
 
-// run reads, patiently; a panic of the store becomes this read's error.
-func (r *read) run(ctx context.Context) (o outcome) {
-	o.done = true
-	defer func() {
-		if p := recover(); p != nil {
-			o.err = store.Recovered(p)
-		}
-	}()
-	o.value, o.err = store.Patiently(ctx, func() (store.Value, error) { return r.once(ctx) })
-	return o
+// resolve finds out what the path is, and has the rules judge that.
+func (r *read) resolve(ctx context.Context) (err error) {
+	if r.resolved, err = r.resolver.Resolve(ctx, r.session(), r.ref()); err != nil {
+		return err
+	}
+	return r.backend.Rules.Judge(r.query())
 }
 
-// once reads, after the rules have said yes to what the path is.
-func (r *read) once(ctx context.Context) (store.Value, error) {
-	resolver, ok := r.backend.Store.(store.Resolver)
-	if !ok {
-		return r.backend.Store.Read(ctx, r.session(), r.ref())
+// recall is ask where nobody has to be asked.
+func (r *read) recall(ctx context.Context) (done bool) {
+	if r.recaller == nil {
+		return false
 	}
-	resolved, err := resolver.Resolve(ctx, r.session(), r.ref())
-	if err != nil {
-		return store.Value{}, err
+	if r.value, done = r.recaller.Recall(r.session(), r.ref(), r.resolved); done {
+		r.err = store.Spend(ctx, r.value.Data.Size())
 	}
-	query := r.query()
-	query.Path, query.Literal = resolved.Path, resolved.Literal
-	if err := r.backend.Rules.Judge(query); err != nil {
-		return store.Value{}, err
-	}
-	same := sharedKey{r.secret, resolved.Literal}
-	same.Path = resolved.Path
-	return r.shared.read(same, func() (store.Value, error) { return resolver.Read(ctx, r.session(), r.ref()) })
+	return done
+}
+
+func (r *read) ask(ctx context.Context) (err error) {
+	r.value, err = r.backend.Store.Read(ctx, r.session(), r.ref())
+	return err
 }
 
 func (r *read) session() store.Session {
@@ -219,64 +185,67 @@ func (r *read) ref() store.Ref {
 	return store.Ref{Path: r.secret.Path, Version: r.secret.Version, Query: r.secret.Query, Args: r.secret.Args, Shared: r.secret.Shared}
 }
 
-// sharing makes one read of two spellings of a secret in one mount, so that a
-// username and its password are of the same moment however they are spelt.
-type sharing struct {
-	mu    sync.Mutex
-	reads map[sharedKey]func() (store.Value, error)
-}
-
-// sharedKey is a secret in its one spelling; what is no ordinary secret shares
-// nothing with a secret of that name.
-type sharedKey struct {
+// oneSpelling is a secret in its one spelling; what is no ordinary secret shares nothing
+// with a secret of that name.
+type oneSpelling struct {
 	Secret
 	literal string
 }
 
-func (s *sharing) read(secret sharedKey, f func() (store.Value, error)) (store.Value, error) {
-	s.mu.Lock()
-	shared, ok := s.reads[secret]
-	if !ok {
-		shared = sync.OnceValues(f)
-		s.reads[secret] = shared
+// merge makes one read of two spellings of a secret, so that a username and its
+// password are of the same moment however they are spelt.
+func (r *reads) merge() {
+	if !slices.ContainsFunc(r.list, (*read).respelt) {
+		return // no two are alike
 	}
-	s.mu.Unlock()
-	value, err := shared()
-	if err != nil { // the next try is a new one
-		s.mu.Lock()
-		delete(s.reads, secret)
-		s.mu.Unlock()
-	}
-	return value, err
-}
-
-// collect gathers the values, or says of each read why there is none.
-func collect(ctx context.Context, reads []*read, outcomes []outcome) (map[Secret]store.Value, error) {
-	values := make(map[Secret]store.Value, len(reads))
-	var failures []error
-	for i, o := range outcomes {
-		if !o.done {
-			o.err = fmt.Errorf("%w: no answer before the mount's deadline", store.ErrUnavailable)
-		}
-		if o.err == nil {
-			values[reads[i].secret] = o.value
-			for _, text := range o.value.Warnings {
-				warn(ctx, fmt.Sprintf("%s: %s", reads[i].secret, text))
-			}
+	known := make(map[oneSpelling]*read, len(r.list))
+	list := r.list
+	r.list = make([]*read, 0, len(list))
+	for _, one := range list {
+		spelt := oneSpelling{one.secret, one.resolved.Literal}
+		spelt.Path = one.resolved.Path
+		if first := known[spelt]; first != nil && one.err == nil {
+			first.objects = append(first.objects, one.objects...)
+			r.of[one.secret] = first
 			continue
 		}
-		if wanting := reads[i].wanting(o.err); wanting != "" {
-			failures = append(failures, fmt.Errorf("%s: %s: %w", wanting, reads[i].secret, o.err))
-		}
+		known[spelt] = one
+		r.list = append(r.list, one)
 	}
-	return values, joined(failures)
 }
 
-// wanting names the objects that cannot be made because of err.
-func (r *read) wanting(err error) string {
+func (r *read) respelt() bool { return r.resolved.Path != r.secret.Path || r.resolved.Literal != "" }
+
+// values is how many there are.
+func (r *reads) values() int {
+	n := 0
+	for _, one := range r.list {
+		if one.err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// failures says of each read why there is no value.
+func (r *reads) failures() error {
+	var failures []error
+	for _, one := range r.list {
+		if one.err == nil {
+			continue
+		}
+		if wanting := one.wanting(); wanting != "" {
+			failures = append(failures, fmt.Errorf("%s: %s: %w", wanting, one.secret, one.err))
+		}
+	}
+	return joined(failures)
+}
+
+// wanting names the objects that cannot be made without a value.
+func (r *read) wanting() string {
 	var names []string
 	for _, o := range r.objects {
-		if !o.Optional || !errors.Is(err, store.ErrNotFound) {
+		if !o.Optional || !errors.Is(r.err, store.ErrNotFound) {
 			names = append(names, fmt.Sprintf("objects[%d]", o.Index))
 		}
 	}

@@ -4,8 +4,9 @@
 // step and a file of this package. request.go reads what the driver sent, class.go
 // what that asks for and dialect_vault.go the same of other providers' classes,
 // fetch.go asks who the pod is (package auth), what it may read (package access) and
-// reads it (package store), render.go makes files of it and version.go their
-// versions. status.go decides which gRPC code an error gets, serve.go owns the sockets.
+// reads it (package store; step.go has what is not at hand asked for in parallel),
+// render.go makes files of it and version.go their versions. status.go decides which
+// gRPC code an error gets, serve.go owns the sockets.
 package provider
 
 import (
@@ -134,11 +135,10 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 	if err != nil {
 		return nil, err
 	}
-	values, err := fetch(ctx, reads, p.parallel)
-	if err != nil {
+	if err := reads.fetch(ctx, p.parallel); err != nil {
 		return nil, err
 	}
-	return p.answer(ctx, request, values)
+	return p.answer(ctx, request, reads)
 }
 
 // parse reads the request in its dialect, when it is its turn; large ones one by one.
@@ -156,19 +156,19 @@ func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (r Reque
 	return r, err
 }
 
-// answer makes files and versions of the values.
-func (p *Provider) answer(ctx context.Context, r Request, values map[Secret]store.Value) (*v1alpha1.MountResponse, error) {
-	for secret, value := range values {
-		if value.Stale != nil {
-			warn(ctx, fmt.Sprintf("%s: the last known value stands in, since the store gives no answer: %s", secret, value.Stale))
-			p.metrics.standIn(secret.Store)
+// answer makes files and versions of what was read.
+func (p *Provider) answer(ctx context.Context, r Request, all *reads) (*v1alpha1.MountResponse, error) {
+	for _, one := range all.list {
+		if stale := one.value.Stale; stale != nil {
+			warn(ctx, fmt.Sprintf("%s: the last known value stands in, since the store gives no answer: %s", one.secret, stale))
+			p.metrics.standIn(one.secret.Store)
 		}
 	}
-	files, err := p.render(ctx, r.Objects, values)
+	files, err := p.render(ctx, r.Objects, all.of)
 	if err != nil {
 		return nil, err
 	}
-	note(ctx, slog.Int("files", len(files)), slog.Int("reads", len(values)))
+	note(ctx, slog.Int("files", len(files)), slog.Int("reads", all.values()))
 	warn(ctx, warnings(files)...)
 	response, err := p.respond(r, files)
 	if err == nil {

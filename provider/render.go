@@ -32,10 +32,11 @@ var errSlow = errors.New("template: it takes longer than a second; its work grow
 // absent, and every object that wants it optional. It does no more than compute,
 // an object at a time and each in its turn, so that one mount's work lets others
 // pass; what cannot end well ends it at once.
-func (p *Provider) render(ctx context.Context, objects []Object, values map[Secret]store.Value) ([]File, error) {
-	r := rendering{values: values, files: make([]File, 0, len(objects))}
+func (p *Provider) render(ctx context.Context, objects []Object, reads map[Secret]*read) ([]File, error) {
+	r := rendering{reads: reads, files: make([]File, 0, len(objects))}
 	var failures []error
-	for _, o := range objects {
+	for i := range objects {
+		o := &objects[i]
 		if !r.complete(o) {
 			continue
 		}
@@ -56,26 +57,28 @@ func (p *Provider) render(ctx context.Context, objects []Object, values map[Secr
 
 // rendering gathers the files of one mount.
 type rendering struct {
-	values map[Secret]store.Value
-	files  []File
-	size   int // of all contents and paths
-	taken  layout
+	reads map[Secret]*read
+	files []File
+	size  int // of all contents and paths
+	taken layout
 }
 
 // complete tells whether all secrets of an object are there.
-func (r *rendering) complete(o Object) bool {
-	if o.Template == nil {
-		_, ok := r.values[o.Secret]
-		return ok
+func (r *rendering) complete(o *Object) bool {
+	for s := range o.Secrets() {
+		if r.reads[s].err != nil {
+			return false
+		}
 	}
-	return !slices.ContainsFunc(o.Secrets(), func(s Secret) bool { _, ok := r.values[s]; return !ok })
+	return true
 }
 
-func (r *rendering) object(ctx context.Context, o Object) error {
+func (r *rendering) object(ctx context.Context, o *Object) error {
+	value := r.reads[o.Secret].value
 	if o.Envelope {
-		return r.envelope(o, r.values[o.Secret].Envelope)
+		return r.envelope(o, value.Envelope)
 	}
-	data := r.values[o.Secret].Data
+	data := value.Data
 	if o.Template != nil {
 		return r.template(ctx, o, data)
 	}
@@ -96,19 +99,22 @@ func (r *rendering) object(ctx context.Context, o Object) error {
 	return r.plain(o, o.File, part)
 }
 
-func partOf(o Object, data secret.Tree) (secret.Tree, error) {
+func partOf(o *Object, data secret.Tree) (secret.Tree, error) {
 	if o.Key == "" {
 		return data, nil
 	}
 	return data.Get(o.Key)
 }
 
-func (r *rendering) template(ctx context.Context, o Object, data secret.Tree) error {
+func (r *rendering) template(ctx context.Context, o *Object, data secret.Tree) error {
 	limited, cancel := context.WithTimeoutCause(ctx, templateTime, errSlow)
 	defer cancel()
 	contents, err := o.Template.Execute(limited, data, func(path store.Path) (secret.Tree, bool) {
-		value, ok := r.values[Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path}]
-		return value.Data, ok
+		of, ok := r.reads[o.beside(path)]
+		if !ok {
+			return secret.Tree{}, false
+		}
+		return of.value.Data, true
 	})
 	switch {
 	case err != nil && errors.Is(context.Cause(limited), errSlow):
@@ -119,7 +125,7 @@ func (r *rendering) template(ctx context.Context, o Object, data secret.Tree) er
 	return r.write(o, o.File, contents, err)
 }
 
-func (r *rendering) allKeys(o Object, part secret.Tree) error {
+func (r *rendering) allKeys(o *Object, part secret.Tree) error {
 	keys := part.Keys()
 	if keys == nil {
 		return fmt.Errorf("%w: it is not a map of keys to values; name a key", store.ErrInvalid)
@@ -142,7 +148,7 @@ func (r *rendering) allKeys(o Object, part secret.Tree) error {
 }
 
 // plain writes a value as it is, decoded when the class says that it is encoded.
-func (r *rendering) plain(o Object, path string, part secret.Tree) error {
+func (r *rendering) plain(o *Object, path string, part secret.Tree) error {
 	contents, err := part.Text()
 	if err == nil && o.Encoding != "" {
 		contents, err = form.Decode(o.Encoding, contents)
@@ -150,7 +156,7 @@ func (r *rendering) plain(o Object, path string, part secret.Tree) error {
 	return r.write(o, path, contents, err)
 }
 
-func (r *rendering) certificate(o Object, data, part secret.Tree) error {
+func (r *rendering) certificate(o *Object, data, part secret.Tree) error {
 	password, err := passwordOf(o, data)
 	if err != nil {
 		return err
@@ -175,7 +181,7 @@ func (r *rendering) certificate(o Object, data, part secret.Tree) error {
 }
 
 // passwordOf is the password that the secret itself holds, under another key.
-func passwordOf(o Object, data secret.Tree) (secret.Bytes, error) {
+func passwordOf(o *Object, data secret.Tree) (secret.Bytes, error) {
 	if o.PasswordKey == "" {
 		return secret.Bytes{}, nil
 	}
@@ -187,7 +193,7 @@ func passwordOf(o Object, data secret.Tree) (secret.Bytes, error) {
 }
 
 // certificateFolder writes the files that TLS servers and Kubernetes expect.
-func (r *rendering) certificateFolder(o Object, set certificate.Set) error {
+func (r *rendering) certificateFolder(o *Object, set certificate.Set) error {
 	files, err := set.PEM(o.KeyFormat)
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
@@ -204,7 +210,7 @@ func (r *rendering) certificateFolder(o Object, set certificate.Set) error {
 	return errors.Join(failures...)
 }
 
-func inFolder(o Object, name string) string {
+func inFolder(o *Object, name string) string {
 	if o.File == "." {
 		return name
 	}
@@ -212,7 +218,7 @@ func inFolder(o Object, name string) string {
 }
 
 // write adds a file, unless err says that there is none.
-func (r *rendering) write(o Object, path string, contents secret.Bytes, err error) error {
+func (r *rendering) write(o *Object, path string, contents secret.Bytes, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}

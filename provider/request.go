@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"strings"
@@ -94,17 +95,22 @@ func (s Secret) String() string {
 }
 
 // Secrets are all that the object reads: its own, then what its template names.
-func (o Object) Secrets() []Secret {
-	all := []Secret{o.Secret}
-	if o.Template == nil {
-		return all
-	}
-	for _, path := range o.Template.Paths() {
-		if s := (Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path, Shared: o.Secret.Shared}); s != o.Secret {
-			all = append(all, s)
+func (o *Object) Secrets() iter.Seq[Secret] {
+	return func(yield func(Secret) bool) {
+		if !yield(o.Secret) || o.Template == nil {
+			return
+		}
+		for _, path := range o.Template.Paths() {
+			if s := o.beside(path); s != o.Secret && !yield(s) {
+				return
+			}
 		}
 	}
-	return all
+}
+
+// beside is the secret at another path, as a template of the object names it.
+func (o *Object) beside(path store.Path) Secret {
+	return Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path, Shared: o.Secret.Shared}
 }
 
 // CertificateFormat is a way to write certificates and their private key.

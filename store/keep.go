@@ -123,18 +123,23 @@ func (k *Keeper) key(session Session, path Path, ref Ref, volume bool) key {
 	return one
 }
 
+// valueKey is that of what is at a path.
+func (k *Keeper) valueKey(session Session, ref Ref, resolved Resolved) key {
+	one := k.key(session, resolved.Path, ref, resolved.Makes && !ref.Shared)
+	one.literal = resolved.Literal // what is no ordinary secret is another thing than a secret of that name
+	return one
+}
+
 // Read implements [Store].
 func (k *Keeper) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
 	return k.read(ctx, session, ref, Resolved{Path: ref.Path})
 }
 
 func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Resolved) (Value, error) {
-	key := k.key(session, resolved.Path, ref, resolved.Makes && !ref.Shared)
-	key.literal = resolved.Literal // what is no ordinary secret is another thing than a secret of that name
 	if resolved.Makes {
 		session.Lasting = k.leastLife()
 	}
-	got, err := k.values.get(ctx, key, question[Value]{
+	got, err := k.values.get(ctx, k.valueKey(session, ref, resolved), question[Value]{
 		fresh: func(v Value, at time.Time) bool { return k.fresh(v, at, ref) },
 		ask: func(ctx context.Context, old *Value, f *flight[Value]) (Value, error) {
 			session := session.joined(f.hurry)
@@ -303,10 +308,7 @@ type keptResolver struct {
 // Resolve implements [Resolver]. What a path is counts as long as what is there.
 func (k *keptResolver) Resolve(ctx context.Context, session Session, ref Ref) (Resolved, error) {
 	got, err := k.paths.get(ctx, k.pathKey(session, ref), question[Resolved]{
-		fresh: func(_ Resolved, at time.Time) bool {
-			age := k.o.Now().Sub(at)
-			return age >= 0 && age < max(k.o.Refresh, time.Second)
-		},
+		fresh: k.freshPath,
 		ask: func(ctx context.Context, old *Resolved, f *flight[Resolved]) (Resolved, error) {
 			session := session.joined(f.hurry)
 			return patiently(ctx, old == nil, func() (Resolved, error) {
@@ -319,6 +321,12 @@ func (k *keptResolver) Resolve(ctx context.Context, session Session, ref Ref) (R
 		waiting: session.Waiting,
 	})
 	return got.value, err
+}
+
+// freshPath tells whether what a path is counts without asking.
+func (k *keptResolver) freshPath(_ Resolved, at time.Time) bool {
+	age := k.o.Now().Sub(at)
+	return age >= 0 && age < max(k.o.Refresh, time.Second)
 }
 
 // pathKey leaves out what does not change what a path is.

@@ -137,6 +137,20 @@ func (m *memory[K, V]) get(ctx context.Context, key K, q question[V]) (answer[V]
 	return c.instead(q, err)
 }
 
+// recall is the value that counts without asking, if there is one.
+func (m *memory[K, V]) recall(key K, fresh func(v V, at time.Time) bool) (value V, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.cells[key]
+	if e == nil {
+		return value, false
+	}
+	if c := m.useLocked(e); c.known && fresh(c.value, c.at) {
+		return c.value, true
+	}
+	return value, false
+}
+
 // wait is for the end of a flight: as long as ctx lasts, or for a moment if that is
 // not negative.
 func (f *flight[V]) wait(ctx context.Context, moment time.Duration) error {
@@ -262,7 +276,7 @@ func (m *memory[K, V]) evictLocked(e *list.Element) {
 	delete(m.cells, c.key)
 }
 
-// touchLocked finds the cell, or makes it, and moves it to the front.
+// touchLocked finds the cell that somebody wants, or makes it.
 func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
 	e := m.cells[key]
 	if e == nil {
@@ -271,6 +285,11 @@ func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
 		m.bytes += cellSize
 		m.shrinkLocked()
 	}
+	return m.useLocked(e)
+}
+
+// useLocked is a cell that somebody wants.
+func (m *memory[K, V]) useLocked(e *list.Element) *cell[K, V] {
 	m.order.MoveToFront(e)
 	c, _ := e.Value.(*cell[K, V])
 	c.asked = m.sweeps

@@ -139,7 +139,7 @@ func askOnce(ctx context.Context, t *testing.T, w *whose, kept store.Kept, n int
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.chance(40_000))*time.Millisecond)
 	defer cancel()
-	value, err := kept.Read(ctx, as, store.Ref{Path: path})
+	value, err := recallOrRead(ctx, kept, as, store.Ref{Path: path})
 	if err != nil {
 		<-ctx.Done()
 		return false
@@ -152,4 +152,16 @@ func askOnce(ctx context.Context, t *testing.T, w *whose, kept store.Kept, n int
 	}
 	<-ctx.Done()
 	return true
+}
+
+// recallOrRead is what a mount does.
+func recallOrRead(ctx context.Context, kept store.Kept, as store.Session, ref store.Ref) (store.Value, error) {
+	if recaller, ok := kept.(store.Recaller); ok {
+		if resolved, known := recaller.RecallPath(as, ref); known {
+			if value, known := recaller.Recall(as, ref, resolved); known {
+				return value, nil
+			}
+		}
+	}
+	return kept.Read(ctx, as, ref)
 }

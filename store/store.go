@@ -2,9 +2,9 @@
 //
 // A [Store] reads one secret for one [Session]; a [Resolver] is one that knows
 // several spellings of a path. [Patiently] asks again while a store is out of
-// reach, and [Limit] has requests wait for their turn. Each real store lives in a
-// folder of its own and is the only place that knows its SDK. The package storetest
-// has the conformance suite that every one of them passes.
+// reach, [Limit] has requests wait for their turn, and [Keep] remembers the answers.
+// Each real store lives in a folder of its own and is the only place that knows its
+// SDK. The package storetest has the conformance suite that every one of them passes.
 package store
 
 import (
