@@ -75,7 +75,15 @@ func (w *whose) Renew(ctx context.Context, _ store.Session, lease store.Lease) (
 	return lease, w.mood(ctx)
 }
 
-func (w *whose) Ends(store.Session, store.Lease) time.Time { return time.Time{} }
+func (w *whose) Revoke(context.Context, store.Session, store.Lease) error {
+	return w.mood(context.Background())
+}
+
+func (w *whose) Ends(store.Session, store.Lease) (ends time.Time, final bool) {
+	return time.Time{}, false
+}
+
+var _ store.Leaser = (*whose)(nil) // or its leases would not be renewed
 
 // Whatever fails, whoever gives up, and however long it goes on: nobody gets what
 // was read with another login, of another path, or made for another volume. A
@@ -139,6 +147,12 @@ func askOnce(ctx context.Context, t *testing.T, w *whose, kept store.Kept, n int
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.chance(40_000))*time.Millisecond)
 	defer cancel()
+	switch w.chance(20) {
+	case 0:
+		kept.Leave(as.Identity.PodUID, as.Class)
+	case 1:
+		kept.Refresh()
+	}
 	value, err := recallOrRead(ctx, kept, as, store.Ref{Path: path})
 	if err != nil {
 		<-ctx.Done()
