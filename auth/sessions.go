@@ -251,11 +251,11 @@ func (s *Sessions) Find(identity Identity, role string, token secret.Bytes) (Log
 
 // Left says that a pod is gone: a login that is its alone is revoked soon, with all
 // that lives by it.
-func (s *Sessions) Left(podUID string) {
+func (s *Sessions) Left(namespace, podUID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, one := range s.sessions {
-		if s.perPod && key.PodUID == podUID {
+		if s.perPod && key.Namespace == namespace && key.PodUID == podUID {
 			one.left = true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,6 +60,7 @@ func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 	}
 	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", node),
 		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events), slog.String("metrics", c.Metrics),
+		slog.Bool("watch_volumes", c.WatchVolumes),
 		slog.String("mount_deadline", c.Limits.MountDeadline.String()))
 	if err := runAll(ctx, parts); err != nil {
 		return fmt.Errorf("serve: %w", err)
@@ -91,7 +93,12 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 		return nil, err
 	}
 	rotation := &provider.Rotation{Metrics: metrics, Recorder: events, Interval: c.Limits.RotationPollInterval}
-	backends, parts, err := opener{metrics, rotation, c.Limits, log}.open(ctx, c.Stores)
+	gone := &leavers{}
+	backends, parts, err := opener{metrics, rotation, gone, c.Limits, log}.open(ctx, c.Stores)
+	if err != nil {
+		return nil, err
+	}
+	watching, err := watchVolumes(c, node, gone, log)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +120,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	parts = append(append(parts, telling...), server.Run)
+	parts = append(slices.Concat(parts, watching, telling), server.Run)
 	if metrics == nil {
 		return parts, nil
 	}

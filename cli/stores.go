@@ -29,6 +29,7 @@ const (
 type opener struct {
 	metrics  *provider.Metrics
 	rotation *provider.Rotation
+	gone     *leavers // gets every store that makes something for volumes
 	limits   config.Limits
 	log      *slog.Logger
 }
@@ -109,5 +110,6 @@ func (o opener) pile(s config.Store, method auth.Method, asked store.Store, now 
 		Vouch:     func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
 		Forgotten: o.rotation.Forgotten(s.Name, o.log),
 	})
+	o.gone.add(kept, sessions)
 	return kept, []part{sessions.Run, kept.Run}
 }

@@ -19,13 +19,13 @@ func Clock() time.Time { return clock() }
 func OpenPlayed(c *config.Config, method auth.Method, asked store.Store, now func() time.Time, log *slog.Logger) (provider.Backend, func(context.Context) error, error) {
 	backend, err := backendOf(c.Stores[0])
 	var parts []part
-	backend.Store, parts = opener{newMetrics(c), &provider.Rotation{}, c.Limits, log}.pile(c.Stores[0], method, asked, now)
+	backend.Store, parts = opener{newMetrics(c), &provider.Rotation{}, &leavers{}, c.Limits, log}.pile(c.Stores[0], method, asked, now)
 	return backend, func(ctx context.Context) error { return runAll(ctx, parts) }, err
 }
 
 // OpenStores opens the stores of c as serve does. What it returns beside them runs in
 // the background.
 func OpenStores(ctx context.Context, c *config.Config, rotation *provider.Rotation, log *slog.Logger) ([]provider.Backend, func(context.Context) error, error) {
-	backends, parts, err := opener{rotation: rotation, limits: c.Limits, log: log}.open(ctx, c.Stores)
+	backends, parts, err := opener{rotation: rotation, gone: &leavers{}, limits: c.Limits, log: log}.open(ctx, c.Stores)
 	return backends, func(ctx context.Context) error { return runAll(ctx, parts) }, err
 }

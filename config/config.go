@@ -38,6 +38,14 @@ type Config struct {
 	// The driver keeps the old files of a running pod when a later mount fails, and
 	// tells nobody. It needs the right to create and patch events. Default: false.
 	Events bool `yaml:"events"`
+	// WatchVolumes gives the credential of a pod that is gone back within seconds; without
+	// it a lease that nobody renews any more lives to its end. It needs --node-name, the
+	// right to list and watch the driver's SecretProviderClassPodStatus in all
+	// namespaces, and in Vault a policy of the role that allows to update
+	// sys/leases/revoke; where that is missing the log says so, and the lease expires. Who
+	// deletes such an object while its pod lives ends the pod's credential: the next mount
+	// brings another one. Default: false.
+	WatchVolumes bool `yaml:"watchVolumes"`
 	// Metrics is the address that Prometheus scrapes /metrics on, host:port; without
 	// a host it is every address of the machine, or of the pod. Who reaches it needs
 	// no password, and learns the names of stores and how much is read, but no

@@ -44,7 +44,9 @@ func newEngines(t *testing.T, issuer *providertest.Issuer) engines {
 	e := engines{newVault(t, issuer), vaulttest.StartPostgres(t)}
 	e.MountDatabase(t, "database", e.postgres, "shop", leaseLife)
 	e.MountPKI(t, "pki", "shop")
-	e.WritePolicy(t, "shop", policy+`path "database/creds/*" { capabilities = ["read"] }`)
+	e.WritePolicy(t, "shop", policy+`
+		path "database/creds/*" { capabilities = ["read"] }
+		path "sys/leases/revoke" { capabilities = ["update"] allowed_parameters = { "lease_id" = ["database/creds/left/*"] } }`)
 	role := jwtRole()
 	role["token_ttl"] = "1h" // what a login makes ends with it
 	e.WriteRole(t, "jwt", "shop-api", role)
@@ -181,6 +183,7 @@ func TestLeases(t *testing.T) {
 		"a password that changes": staticRole,
 		"of a login that ended":   leaseOfAnEndedLogin,
 		"of pods that are gone":   leaseOfAPodThatIsGone,
+		"of volumes that left":    leaseOfAVolumeThatLeft,
 		"too short":               leaseTooShort,
 	} {
 		t.Run(name, func(t *testing.T) {

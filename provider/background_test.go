@@ -56,7 +56,7 @@ func TestMetricsOfTheBackground(t *testing.T) {
 				kubeletWith(t, observing{log: &logBuffer{}, metrics: metrics}, l, func(k *kubelet) {
 					api := pod("shop", "api")
 					k.republish(70*time.Minute, api)
-					k.kept.Leave(api.UID, "app")
+					k.kept.Leave(api.Namespace, api.UID, "app")
 					<-time.After(3 * time.Hour)
 				})
 			})

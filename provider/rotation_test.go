@@ -237,7 +237,7 @@ func TestRotationOff(t *testing.T) {
 		}, []string{fmt.Sprintf(text, "job", "01T01:06:30Z", "17m0s")}},
 		"off, and the volume is known to be gone": {0, func(k *kubelet) {
 			_ = k.mount(api)
-			k.kept.Leave(api.UID, "app")
+			k.kept.Leave(api.Namespace, api.UID, "app")
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

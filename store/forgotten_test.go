@@ -95,7 +95,7 @@ func TestForgottenNotYet(t *testing.T) {
 				got(t, s, session("api", "a"), "make/db")
 				<-time.After(mountEvery)
 			}
-			s.Leave("uid-of-a", "app")
+			s.Leave("shop", "uid-of-a", "app")
 			<-time.After(time.Hour)
 		})
 		if lines := told.all(); len(lines) > 0 {

@@ -73,7 +73,7 @@ type Kept interface {
 	// Refresh makes the next mount of each secret read it again.
 	Refresh()
 	// Leave says that a volume is gone: what was made for it is given back.
-	Leave(podUID, class string)
+	Leave(namespace, podUID, class string)
 	// Run renews and gives back leases, and forgets what nobody asks for any more, until
 	// ctx ends.
 	Run(ctx context.Context) error

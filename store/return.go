@@ -37,9 +37,12 @@ func (r *returns) take() []*credential {
 }
 
 // Leave says that a volume is gone: what was made for it is given back, as far as the
-// store's policies allow that; else it expires.
-func (k *Keeper) Leave(podUID, class string) {
-	gone := k.values.drop(func(one key) bool { return one.podUID == podUID && one.class == class })
+// store's policies allow that; else it expires. Who can say so in one namespace ends
+// nothing of another.
+func (k *Keeper) Leave(namespace, podUID, class string) {
+	gone := k.values.drop(func(one key) bool {
+		return one.namespace == namespace && one.podUID == podUID && one.class == class
+	})
 	for _, v := range gone {
 		if v.credential != nil {
 			k.giveBack(v.credential)

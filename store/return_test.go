@@ -33,8 +33,9 @@ func TestLeaseOfAVolumeThatIsGone(t *testing.T) {
 				got(t, s, as, "make/db")
 			}
 			got(t, s, session("api", "a"), "kv/db")
-			s.Leave("uid-of-a", "app")
-			s.Leave("uid-of-nobody", "app")
+			s.Leave("shop", "uid-of-a", "app")
+			s.Leave("shop", "uid-of-nobody", "app")
+			s.Leave("blog", "uid-of-b", "app") // nobody there
 			<-time.After(time.Minute)
 			if diff := cmp.Diff([]string{"a app"}, inner.revoked()); diff != "" {
 				t.Error(diff)
@@ -54,7 +55,7 @@ func TestLeaseIsGivenBackAfterAnOutage(t *testing.T) {
 			running(t, s, func() {
 				got(t, s, session("api", "a"), "make/db")
 				inner.set(func(c *counting) { c.fail = fmt.Errorf("%w: away", store.ErrUnavailable) })
-				s.Leave("uid-of-a", "app")
+				s.Leave("shop", "uid-of-a", "app")
 				<-time.After(after)
 				inner.set(func(c *counting) { c.fail, c.revokes = nil, nil })
 				<-time.After(time.Minute)
@@ -75,7 +76,7 @@ func TestLeaseThatMayNotBeGivenBack(t *testing.T) {
 		running(t, s, func() {
 			got(t, s, session("api", "a"), "make/db")
 			inner.set(func(c *counting) { c.fail = fmt.Errorf("%w: no policy", store.ErrDenied) })
-			s.Leave("uid-of-a", "app")
+			s.Leave("shop", "uid-of-a", "app")
 			<-time.After(time.Minute)
 		})
 		want := `level=WARN msg="a lease is left to expire" tried=return namespace=shop service_account=api pod=a class=app ` +

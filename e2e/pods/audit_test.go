@@ -70,18 +70,7 @@ func (s *suite) testRights(t *testing.T) {
 	c.tells("SecretMountFailed: ", "forms/none") // an event is made,
 	c.class("app", strings.ReplaceAll(class, "none", "neither"), "")
 	c.tells("SecretMountFailed: ", "forms/neither") // and changed
-	granted := s.granted(t)
-	asked := s.asked(t)
-	counts := map[request]int{} // in all namespaces
-	for one, how := range asked {
-		if allows(granted, one) == "" {
-			t.Errorf("%s, which the chart does not grant", one)
-		}
-		if how.refused > 0 {
-			t.Errorf("%s was refused %d times", one, how.refused)
-		}
-		counts[request{one.account, one.what, ""}] += how.count
-	}
+	counts := s.audit(t)
 	for _, one := range slices.SortedFunc(maps.Keys(counts), func(a, b request) int { return strings.Compare(a.String(), b.String()) }) {
 		s.report("asked of the API server by %s, %d times", one, counts[one])
 	}
@@ -92,6 +81,23 @@ func (s *suite) testRights(t *testing.T) {
 			t.Errorf("never seen is %s: either the audit log is not read rightly, or the right is not needed", want)
 		}
 	}
+}
+
+// audit counts what was asked so far, in all namespaces. All of it has to be granted.
+func (s *suite) audit(t *testing.T) map[request]int {
+	t.Helper()
+	granted := s.granted(t)
+	counts := map[request]int{}
+	for one, how := range s.asked(t) {
+		if allows(granted, one) == "" {
+			t.Errorf("%s, which the chart does not grant", one)
+		}
+		if how.refused > 0 {
+			t.Errorf("%s was refused %d times", one, how.refused)
+		}
+		counts[request{one.account, one.what, ""}] += how.count
+	}
+	return counts
 }
 
 // allows says by what a request is granted.
@@ -245,7 +251,11 @@ func (s *suite) asked(t *testing.T) map[request]requests {
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			t.Fatalf("read the audit log: %v", err)
 		}
-		if !strings.HasPrefix(event.User.Username, serviceAccounts) || event.Stage != "ResponseComplete" {
+		answered := "ResponseComplete"
+		if event.Verb == "watch" { // that goes on
+			answered = "ResponseStarted"
+		}
+		if !strings.HasPrefix(event.User.Username, serviceAccounts) || event.Stage != answered {
 			continue
 		}
 		one := asked[event.request()]

@@ -24,6 +24,11 @@ vault kv put secret/example-database-credential/postgres server="$POSTGRES"
 vault policy write example-database-credential - <<'POLICY'
 path "database/creds/example-database-credential" { capabilities = ["read"] }
 path "secret/data/example-database-credential/*" { capabilities = ["read"] }
+# For watchVolumes: the leases of this role alone can be given back.
+path "sys/leases/revoke" {
+  capabilities = ["update"]
+  allowed_parameters = { "lease_id" = ["database/creds/example-database-credential/*"] }
+}
 POLICY
 
 vault write auth/kubernetes/role/example-database-credential \

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"fmt"
+	"time"
 
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,14 +23,15 @@ func inCluster(what string) (*rest.Config, error) {
 	return config, nil
 }
 
-// coreClient speaks of the core group's objects alone.
-func coreClient(config *rest.Config) (*rest.RESTClient, error) {
+// coreClient speaks of the core group's objects alone. limit ends each of its requests;
+// zero does not.
+func coreClient(config *rest.Config, limit time.Duration) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
 	if err := core.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("learn the API's objects: %w", err)
 	}
 	config = rest.CopyConfig(config)
-	config.Timeout = requestLimit
+	config.Timeout = limit
 	config.APIPath = "/api"
 	config.GroupVersion = &core.SchemeGroupVersion
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()

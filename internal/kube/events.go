@@ -69,7 +69,7 @@ func ClusterEvents(node string, now func() time.Time) (*Events, error) {
 
 // EventsTo is [ClusterEvents] for an API server named by config.
 func EventsTo(config *rest.Config, node string, now func() time.Time) (*Events, error) {
-	client, err := coreClient(config)
+	client, err := coreClient(config, requestLimit)
 	if err != nil {
 		return nil, err
 	}

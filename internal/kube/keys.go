@@ -1,8 +1,9 @@
 // Package kube is all that talks to the Kubernetes API server; client-go lives
 // here alone. The keys that tokens are signed with take no rights of keymount's
 // own: every service account may read them (system:service-account-issuer-discovery).
-// Events take the right to create and patch events, and the version key's Secret,
-// which an installation makes once, the right to create Secrets in one namespace.
+// Events take the right to create and patch events, volumes that are gone the right to
+// list and watch the driver's objects of them, and the version key's Secret, which an
+// installation makes once, the right to create Secrets in one namespace.
 package kube
 
 import (

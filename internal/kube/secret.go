@@ -25,7 +25,7 @@ func CreateSecretOnce(ctx context.Context, namespace, name, key string, value se
 
 // CreateSecretOnceAt is [CreateSecretOnce] for an API server named by config.
 func CreateSecretOnceAt(ctx context.Context, config *rest.Config, namespace, name, key string, value secret.Bytes) (bool, error) {
-	client, err := coreClient(config)
+	client, err := coreClient(config, requestLimit)
 	if err != nil {
 		return false, err
 	}

@@ -8,6 +8,9 @@
 {{- if and .Values.events.enabled (not (hasKey $config "events")) -}}
 {{- $_ := set $config "events" true -}}
 {{- end -}}
+{{- if and .Values.watchVolumes.enabled (not (hasKey $config "watchVolumes")) -}}
+{{- $_ := set $config "watchVolumes" true -}}
+{{- end -}}
 {{- if and .Values.metrics.enabled (not (hasKey $config "metrics")) -}}
 {{- $_ := set $config "metrics" (printf ":%d" (int .Values.metrics.port)) -}}
 {{- end -}}
@@ -69,6 +72,17 @@ none would ever go, and older versions of Helm cannot roll back to one that has 
 {{/* "true" when failed mounts become events. */}}
 {{- define "keymount.events" -}}
 {{- if (include "keymount.config" . | fromYaml).events -}}true{{- end -}}
+{{- end -}}
+
+{{/* "true" when it is watched which volumes are gone. */}}
+{{- define "keymount.watchVolumes" -}}
+{{- if (include "keymount.config" . | fromYaml).watchVolumes -}}true{{- end -}}
+{{- end -}}
+
+{{/* What keymount wants of the API server, as a comment's end. */}}
+{{- define "keymount.asks" -}}
+{{- if include "keymount.events" . }}, for events{{ end -}}
+{{- if include "keymount.watchVolumes" . }}, for volumes that are gone{{ end -}}
 {{- end -}}
 
 {{/* The Secret that holds the version key, or nothing when keymount.yaml names another file. */}}
