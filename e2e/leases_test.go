@@ -475,7 +475,10 @@ func leaseOfAnEndedLogin(t *testing.T, e engines, issuer *providertest.Issuer) {
 func leaseOfAPodThatIsGone(t *testing.T, e engines, issuer *providertest.Issuer) {
 	t.Helper()
 	e.role(t, "gone", 2*leaseLife)
-	s := newStack(t, e.Server, issuer)
+	forgotten := make(chan store.Forgotten, 1)
+	s := newStack(t, e.Server, issuer, func(o *store.KeepOptions) {
+		o.Sweep, o.Forgotten = 200*time.Millisecond, func(_ context.Context, f store.Forgotten) { forgotten <- f }
+	})
 	made := map[string]lease{} // by pod
 	for _, pod := range pods(3) {
 		before := e.leases(t, "gone")
@@ -490,13 +493,17 @@ func leaseOfAPodThatIsGone(t *testing.T, e engines, issuer *providertest.Issuer)
 	if err := e.Client(t).Sys().RevokeWithContext(t.Context(), made[revoked].ID); err != nil {
 		t.Fatal(err)
 	}
-	first := s.user(t, pods(3)[2])
-	s.after(9 * time.Minute)
-	for _, i := range []int{0, 2} {
-		s.user(t, pods(3)[i])
+	mountOn := func() (last string) {
+		s.user(t, pods(3)[0])
+		return s.user(t, pods(3)[2])
 	}
-	s.after(5 * time.Minute) // two thirds of the life are over
-	until(t, func() bool { return s.proxy.count("sys/leases/renew") == 2 && s.user(t, pods(3)[2]) != first })
+	first := mountOn()
+	until(t, func() bool { mountOn(); return len(forgotten) > 0 })
+	if f := <-forgotten; f.Pod.Name != gone {
+		t.Errorf("%s is forgotten, want %s", f.Pod.Name, gone)
+	}
+	s.after(14 * time.Minute) // two thirds of the life are over
+	until(t, func() bool { return mountOn() != first && s.proxy.count("sys/leases/renew") == 2 })
 
 	if l := e.lease(t, made[living].ID); l.Renewed == "" || !l.Expires.After(made[living].Expires) {
 		t.Errorf("the lease of a pod that lives: %+v, was %+v", l, made[living])
@@ -526,7 +533,7 @@ type stack struct {
 	ahead  atomic.Int64 // of the clock on the wall
 }
 
-func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issuer) *stack {
+func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issuer, changes ...func(*store.KeepOptions)) *stack {
 	t.Helper()
 	s := &stack{issuer: issuer, proxy: newProxy(t, server.Address)}
 	conn, err := vault.NewConn(vault.Options{Addresses: []string{s.proxy.URL}}, s.now)
@@ -535,10 +542,14 @@ func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issue
 	}
 	sessions := auth.NewSessions(vaultauth.Method{Conn: conn, Mount: "jwt", Now: s.now}, false, s.now)
 	sessions.Spare = 10 * time.Minute
-	s.kept = store.Keep(store.Limit(store.LogIn(vault.New(conn, "", nil), sessions, s.now), 64), store.KeepOptions{
+	options := store.KeepOptions{
 		Replace: 5 * time.Minute, Bytes: 1 << 20, Now: s.now,
 		Vouch: func(one store.Session) { sessions.Vouch(one.Identity, one.Role) },
-	})
+	}
+	for _, change := range changes {
+		change(&options)
+	}
+	s.kept = store.Keep(store.Limit(store.LogIn(vault.New(conn, "", nil), sessions, s.now), 64), options)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { _ = sessions.Run(ctx) })

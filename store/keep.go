@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -34,15 +35,18 @@ type KeepOptions struct {
 	// Forgotten is told of what has an end when it is forgotten, but not of volumes that
 	// are known to be gone. nil tells nobody.
 	Forgotten func(context.Context, Forgotten)
-	Now       func() time.Time
-	Log       *slog.Logger // of leases that are not renewed; nil is none
+	// Sweep is how often it is looked at what nobody asks for: after ten times it is
+	// forgotten. 0 is a minute.
+	Sweep time.Duration
+	Now   func() time.Time
+	Log   *slog.Logger // of leases that are not renewed; nil is none
 }
 
 const (
 	// idle is after how many sweeps without a mount what was read is forgotten. It is no
 	// time of the clock: nobody can mount while that is wrong, or the node sleeps.
 	idle = 10
-	// sweepEvery is how often that is looked at.
+	// sweepEvery is the default of how often there is one.
 	sweepEvery = time.Minute
 	// resolvedBytes bounds what is remembered of paths.
 	resolvedBytes = 2 << 20
@@ -276,7 +280,7 @@ func (k *Keeper) hold(err error, before time.Duration) time.Duration {
 // Run renews leases, gives those of volumes that are gone back, and forgets what
 // nobody asks for any more, until ctx ends. Then it gives nothing back: pods live on.
 func (k *Keeper) Run(ctx context.Context) error {
-	sweep, renew := time.NewTicker(sweepEvery), time.NewTicker(renewEvery)
+	sweep, renew := time.NewTicker(cmp.Or(k.o.Sweep, sweepEvery)), time.NewTicker(renewEvery)
 	defer sweep.Stop()
 	defer renew.Stop()
 	var renewing sync.WaitGroup

@@ -149,7 +149,7 @@ func askOnce(ctx context.Context, t *testing.T, w *whose, kept store.Kept, n int
 	defer cancel()
 	switch w.chance(20) {
 	case 0:
-		kept.Leave(as.Identity.PodUID, as.Class)
+		kept.Leave(as.Identity.Namespace, as.Identity.PodUID, as.Class)
 	case 1:
 		kept.Refresh()
 	}
