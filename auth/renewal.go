@@ -141,6 +141,7 @@ func (s *Sessions) renewed(j job, login Login, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j.held.busy = nothing
+	defer s.changed()
 	switch {
 	case j.one.held != j.held: // dropped or replaced meanwhile
 		return nil
@@ -159,6 +160,7 @@ func (s *Sessions) revoked(j job, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j.held.busy = nothing
+	defer s.changed()
 	switch {
 	case j.one.held != j.held: // replaced meanwhile
 		return nil

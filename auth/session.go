@@ -118,6 +118,10 @@ func (h *held) live(login Login, now time.Time, spare time.Duration) {
 		return
 	}
 	h.full = h.life
+	h.plan(spare)
+}
+
+func (h *held) plan(spare time.Duration) {
 	h.renewAfter = jittered(min(h.life*2/3, max(h.life/3, h.life-spare*5/4)))
 }
 

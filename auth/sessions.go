@@ -31,9 +31,12 @@ type Sessions struct {
 	// Spare is how long before its end a login is renewed or replaced at the latest, so
 	// that what is made with it has time to be replaced, too; of a short life less, see
 	// session.go. Log, unless it is nil, is told of logins that cannot
-	// be renewed or revoked. Both are set before anything else is done.
-	Spare time.Duration
-	Log   *slog.Logger
+	// be renewed or revoked. Changed, unless it is nil, is told that a Snapshot would be
+	// another one now; it returns at once and asks nothing of Sessions. All are set before
+	// anything else is done.
+	Spare   time.Duration
+	Log     *slog.Logger
+	Changed func()
 
 	method  Method
 	renewer Renewer // nil when method is none
@@ -133,6 +136,13 @@ func (s *Sessions) open(ctx context.Context, r request, again bool) (Login, erro
 	}
 }
 
+// changed says so to whoever keeps Snapshots.
+func (s *Sessions) changed() {
+	if s.Changed != nil {
+		s.Changed()
+	}
+}
+
 // contained stops a panic: it would end the process, since what asks a store has a
 // goroutine of its own. What it says may be anything and is not passed on.
 func contained[T any](what string, f func() (T, error)) (result T, err error) {
@@ -172,6 +182,7 @@ func (s *Sessions) learn(r request, login Login, err error) {
 		one.retire(now)
 		one.held = newHeld(login, now, s.Spare)
 		one.denied, one.refused, one.others = nil, backoff{}, 0
+		s.changed()
 	case !errors.Is(err, ErrRefused):
 	case one.denied != nil && !one.refused.over(now): // another token's, while one is remembered
 		one.denied, one.deniedTo = err, r.by
@@ -287,5 +298,6 @@ func (s *Sessions) Forget(identity Identity, role string, login Login, certain b
 		one.retire(now) // it may live on, and what was made with it
 	}
 	one.held = nil
+	s.changed()
 	return true
 }

@@ -29,7 +29,8 @@ certificates stay as they are, since another one would be made.
 It takes the right to open the driver's socket, which belongs to root:
 
   kubectl -n keymount exec ds/keymount -- /keymount refresh     # one node
-  kubectl -n keymount rollout restart ds/keymount               # all nodes, credentials too`,
+  kubectl -n keymount rollout restart ds/keymount               # all nodes; new credentials, too,
+                                                              # unless it has a stateFolder`,
 		Example: `  keymount refresh --config /etc/keymount/keymount.yaml`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -54,7 +54,7 @@ and as JSON lines otherwise.`,
 
 // serve runs until ctx ends.
 func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger) error {
-	parts, err := listen(ctx, c, node, log)
+	run, err := ready(ctx, c, node, log)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events), slog.String("metrics", c.Metrics),
 		slog.Bool("watch_volumes", c.WatchVolumes),
 		slog.String("mount_deadline", c.Limits.MountDeadline.String()))
-	if err := runAll(ctx, parts); err != nil {
+	if err := run(ctx); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
 	log.LogAttrs(context.WithoutCancel(ctx), slog.LevelInfo, "stopped")
@@ -81,8 +81,30 @@ func runAll(ctx context.Context, parts []part) error {
 	return running.Wait()
 }
 
+// ready opens everything and returns what serves. The state is written once more after
+// all else has ended.
+func ready(ctx context.Context, c *config.Config, node string, log *slog.Logger) (part, error) {
+	key, err := versionKey(ctx, c.VersionKeyFile, log)
+	if err != nil {
+		return nil, err
+	}
+	state, err := openState(c.StateFolder, key, node, log)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := listen(ctx, c, node, key, state, log)
+	if err != nil {
+		state.close()
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		defer state.close()
+		return state.during(ctx, func() error { return runAll(ctx, parts) })
+	}, nil
+}
+
 // listen wires everything together and opens the sockets.
-func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger) ([]part, error) {
+func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes, state *stateFolder, log *slog.Logger) ([]part, error) {
 	issuers, err := openIssuers(c.Issuers)
 	if err != nil {
 		return nil, err
@@ -94,7 +116,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	}
 	rotation := &provider.Rotation{Metrics: metrics, Recorder: events, Interval: c.Limits.RotationPollInterval}
 	gone := &leavers{}
-	backends, parts, err := opener{metrics, rotation, gone, c.Limits, log}.open(ctx, c.Stores)
+	backends, parts, err := opener{metrics, rotation, gone, c.Limits, state, log}.open(ctx, c.Stores)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +124,7 @@ func listen(ctx context.Context, c *config.Config, node string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	key, err := versionKey(ctx, c.VersionKeyFile, log)
-	if err != nil {
-		return nil, err
-	}
+	state.restore(ctx)
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       readBuild().Version,
 		Backends:      backends,

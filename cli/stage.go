@@ -194,13 +194,13 @@ func (s *stage) startProvider(ctx context.Context) error {
 	}
 	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	parts, err := listen(ctx, c, "", quiet(os.Stderr))
+	run, err := ready(ctx, c, "", quiet(os.Stderr))
 	if err != nil {
 		cancel()
 		return err
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- runAll(ctx, parts) }()
+	go func() { stopped <- run(ctx) }()
 	s.strikes = append(s.strikes, func() error { cancel(); return <-stopped })
 	if s.driver, err = providertest.Dial(c.Sockets[0]); err != nil {
 		return err

@@ -31,6 +31,7 @@ type opener struct {
 	rotation *provider.Rotation
 	gone     *leavers // gets every store that makes something for volumes
 	limits   config.Limits
+	state    *stateFolder
 	log      *slog.Logger
 }
 
@@ -101,7 +102,8 @@ func (o opener) vault(s config.Store) (store.Store, []part, error) {
 func (o opener) pile(s config.Store, method auth.Method, asked store.Store, now func() time.Time) (store.Store, []part) {
 	replace, perPod := o.limits.RotationPollInterval+deliverWithin, s.Session == config.SessionPod
 	sessions := auth.NewSessions(o.metrics.CountLogins(s.Name, method), perPod, now)
-	sessions.Spare, sessions.Log = replace+store.LeastLife, o.log
+	state := o.state.file(s)
+	sessions.Spare, sessions.Log, sessions.Changed = replace+store.LeastLife, o.log, state.change
 
 	counted := o.metrics.CountReads(s.Name, asked)
 	bounded := store.Limit(store.LogIn(counted, sessions, now), requestsAtOnce)
@@ -109,7 +111,9 @@ func (o opener) pile(s config.Store, method auth.Method, asked store.Store, now 
 		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: maxKept, Now: now, Log: o.log,
 		Vouch:     func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
 		Forgotten: o.rotation.Forgotten(s.Name, o.log),
+		Changed:   state.change,
 	})
 	o.gone.add(kept, sessions)
+	state.hold(sessions, kept)
 	return kept, []part{sessions.Run, kept.Run}
 }

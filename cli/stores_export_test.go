@@ -19,7 +19,7 @@ func Clock() time.Time { return clock() }
 func OpenPlayed(c *config.Config, method auth.Method, asked store.Store, now func() time.Time, log *slog.Logger) (provider.Backend, func(context.Context) error, error) {
 	backend, err := backendOf(c.Stores[0])
 	var parts []part
-	backend.Store, parts = opener{newMetrics(c), &provider.Rotation{}, &leavers{}, c.Limits, log}.pile(c.Stores[0], method, asked, now)
+	backend.Store, parts = opener{newMetrics(c), &provider.Rotation{}, &leavers{}, c.Limits, nil, log}.pile(c.Stores[0], method, asked, now)
 	return backend, func(ctx context.Context) error { return runAll(ctx, parts) }, err
 }
 

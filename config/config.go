@@ -33,6 +33,13 @@ type Config struct {
 	// makes a key of its own: every file then gets a new version at each restart,
 	// and versions differ between nodes.
 	VersionKeyFile string `yaml:"versionKeyFile"`
+	// StateFolder is where logins, credentials and certificates outlive keymount, such as
+	// /run/keymount/state: an absolute path on a tmpfs, so that nothing of it reaches a
+	// disk. keymount makes the folder, but not the one that it is in, and refuses one that
+	// others may enter. What is in it is encrypted with a key that is derived from
+	// VersionKeyFile, which is required with it. Default: none, and each start of keymount
+	// makes new logins, credentials and certificates; the old ones are left to expire.
+	StateFolder string `yaml:"stateFolder"`
 	// Events tells of failed mounts on the pod, where `kubectl describe pod` shows it,
 	// and of credentials that end there because the driver does not rotate.
 	// The driver keeps the old files of a running pod when a later mount fails, and

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -51,6 +52,7 @@ func (c *Config) validate() error {
 	c.validateIssuers(m)
 	c.validateSockets(m)
 	c.validateMetrics(m.at("metrics"))
+	c.validateState(m.at("stateFolder"))
 	c.Limits.validate(m.at("limits"))
 	return errors.Join(all...)
 }
@@ -260,6 +262,18 @@ func (c *Config) validateMetrics(m mistakes) {
 	number, notNumber := strconv.ParseUint(port, 10, 16)
 	if err != nil || notNumber != nil || number == 0 {
 		m.add(`%q is not of the form host:port; write ":9090" for every address, or "127.0.0.1:9090" for this machine alone`, c.Metrics)
+	}
+}
+
+func (c *Config) validateState(m mistakes) {
+	if c.StateFolder == "" {
+		return
+	}
+	if !filepath.IsAbs(c.StateFolder) {
+		m.add("%q is not an absolute path; name a folder on a tmpfs, such as /run/keymount/state", c.StateFolder)
+	}
+	if c.VersionKeyFile == "" {
+		m.add("needs versionKeyFile, which what it holds is encrypted with")
 	}
 }
 

@@ -4,7 +4,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -85,10 +84,14 @@ func newIssuer(t *testing.T) *providertest.Issuer {
 
 // keymount is a process that serves.
 type keymount struct {
-	config string // keymount.yaml
+	config string   // keymount.yaml
+	args   []string // of the process
 	issuer *providertest.Issuer
 	driver *providertest.Driver
 	output *output
+	// The process that runs now.
+	command *exec.Cmd
+	exited  chan error
 
 	mu      sync.Mutex
 	secrets []string // what must not be seen
@@ -104,6 +107,7 @@ type operator struct {
 	Access    string   // of the store; anyRule when empty
 	Deadline  time.Duration
 	Hosts     string // a file that is /etc/hosts for keymount, and knows all names
+	State     string // the folder of the state; none by default
 }
 
 // anyRule leaves it to Vault, as far as rules can.
@@ -123,6 +127,10 @@ func (o operator) yaml(folder string) string {
 	if o.Memory == "" {
 		o.Memory = "refresh: 0s, stale: 0s"
 	}
+	state := ""
+	if o.State != "" {
+		state = "stateFolder: " + o.State + "\n"
+	}
 	lines := append([]string{"addresses: [" + strings.Join(o.Addresses, ", ") + "]"}, o.Vault...)
 	return fmt.Sprintf(`stores:
   - name: %s
@@ -135,7 +143,7 @@ issuers: [{keys: file, issuer: %q, keysFile: jwks.json}]
 sockets: [%s]
 versionKeyFile: version.key
 limits: {mountDeadline: %s}
-`, storeName, access, o.Session, strings.ReplaceAll(o.Memory, ", ", "\n    "), strings.Join(lines, "\n      "), issuerName, filepath.Join(folder, "keymount.sock"), deadline)
+%s`, storeName, access, o.Session, strings.ReplaceAll(o.Memory, ", ", "\n    "), strings.Join(lines, "\n      "), issuerName, filepath.Join(folder, "keymount.sock"), deadline, state)
 }
 
 // serve runs keymount until the test ends, and then looks for secrets in what it
@@ -143,40 +151,62 @@ limits: {mountDeadline: %s}
 func serve(t *testing.T, issuer *providertest.Issuer, o operator) *keymount {
 	t.Helper()
 	folder := configure(t, issuer, o)
-	k := &keymount{config: filepath.Join(folder, "keymount.yaml"), issuer: issuer, output: &output{serving: make(chan struct{})}}
-	args := []string{keymountBinary, "serve", "--config", k.config, "--node-name", nodeName, "--log-level", "debug"}
+	k := &keymount{config: filepath.Join(folder, "keymount.yaml"), issuer: issuer, output: &output{}}
+	k.args = []string{keymountBinary, "serve", "--config", k.config, "--node-name", nodeName, "--log-level", "debug"}
 	if o.Hosts != "" {
-		args = append(withHosts(t, o.Hosts), args...)
+		k.args = append(withHosts(t, o.Hosts), k.args...)
 	}
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), args[0], args[1:]...) //nolint:gosec // G204: the program that TestMain built
-	command.Stdout, command.Stderr = k.output, k.output
-	command.Env = []string{
+	t.Cleanup(func() { k.stop(t) })
+	k.start(t)
+	return k
+}
+
+// start runs the process until it serves.
+func (k *keymount) start(t *testing.T) {
+	t.Helper()
+	serving := k.output.again()
+	k.command = exec.CommandContext(context.WithoutCancel(t.Context()), k.args[0], k.args[1:]...) //nolint:gosec // G204: the program that TestMain built
+	k.command.Stdout, k.command.Stderr = k.output, k.output
+	k.command.Env = []string{
 		"VAULT_TOKEN=" + ambient, "VAULT_ADDR=http://127.0.0.1:1", "VAULT_NAMESPACE=elsewhere", "VAULT_SKIP_VERIFY=true", // none counts
 		"GORACE=atexit_sleep_ms=0", // a second, otherwise
 	}
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	command.WaitDelay = startLimit
-	if err := command.Start(); err != nil {
+	k.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	k.command.WaitDelay = startLimit
+	if err := k.command.Start(); err != nil {
 		t.Fatalf("start keymount: %v", err)
 	}
-	exited := make(chan error, 1)
+	command, exited := k.command, make(chan error, 1)
+	k.exited = exited
 	go func() { exited <- command.Wait() }()
-	t.Cleanup(func() { k.stop(t, command, exited) })
 	select {
-	case <-k.output.serving:
+	case <-serving:
 	case <-time.After(startLimit):
 		t.Fatal("keymount does not serve")
 	case err := <-exited:
 		exited <- err
 		t.Fatalf("keymount ended: %v", err)
 	}
-	driver, err := providertest.Dial(filepath.Join(folder, "keymount.sock"))
+	driver, err := providertest.Dial(filepath.Join(filepath.Dir(k.config), "keymount.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = driver.Close() })
 	k.driver = driver
-	return k
+}
+
+// restart ends the process by a signal, and starts it anew.
+func (k *keymount) restart(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	if err := k.command.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	exited := k.exited
+	k.exited = nil
+	if err := <-exited; err != nil && signal != syscall.SIGKILL {
+		t.Fatalf("keymount ended with %v", err)
+	}
+	k.start(t)
 }
 
 // withHosts are a command and its arguments that run what follows with another
@@ -221,12 +251,15 @@ func configure(t *testing.T, issuer *providertest.Issuer, o operator) (folder st
 	return folder
 }
 
-func (k *keymount) stop(t *testing.T, command *exec.Cmd, exited <-chan error) {
+func (k *keymount) stop(t *testing.T) {
 	t.Helper()
-	if err := command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if k.exited == nil {
+		return // it ended, or did not start
+	}
+	if err := k.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("stop keymount: %v", err)
 	}
-	if err := <-exited; err != nil {
+	if err := <-k.exited; err != nil {
 		t.Errorf("keymount ended with %v", err)
 	}
 	k.searchSecrets(t)
@@ -341,29 +374,4 @@ func (k *keymount) token(t *testing.T, pod auth.Pod, audience string) string {
 func told(err error) string {
 	s := status.Convert(err)
 	return s.Code().String() + ": " + s.Message()
-}
-
-// output keeps what a process writes.
-type output struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	serving chan struct{} // closed when keymount says that it serves
-	closed  bool
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.text.Write(p)
-	if !o.closed && bytes.Contains(o.text.Bytes(), []byte(`"msg":"serving"`)) {
-		o.closed = true
-		close(o.serving)
-	}
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }

@@ -185,6 +185,8 @@ func TestLeases(t *testing.T) {
 		"of pods that are gone":   leaseOfAPodThatIsGone,
 		"of volumes that left":    leaseOfAVolumeThatLeft,
 		"too short":               leaseTooShort,
+		"after restarts":          leaseAfterRestarts,
+		"renewed after a restart": leaseRenewedAfterARestart,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -527,35 +529,49 @@ func leaseOfAPodThatIsGone(t *testing.T, e engines, issuer *providertest.Issuer)
 // stack is what keymount makes of a Vault, see cli/stores.go, under a clock of the
 // test's own.
 type stack struct {
-	issuer *providertest.Issuer
-	proxy  *proxy
-	kept   store.Kept
-	ahead  atomic.Int64 // of the clock on the wall
+	issuer   *providertest.Issuer
+	proxy    *proxy
+	changes  []func(*store.KeepOptions)
+	sessions *auth.Sessions
+	kept     store.Kept
+	stop     func()
+	ahead    atomic.Int64 // of the clock on the wall
 }
 
 func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issuer, changes ...func(*store.KeepOptions)) *stack {
 	t.Helper()
-	s := &stack{issuer: issuer, proxy: newProxy(t, server.Address)}
+	s := &stack{issuer: issuer, proxy: newProxy(t, server.Address), changes: changes}
+	s.open(t)
+	s.start(t)
+	return s
+}
+
+func (s *stack) open(t *testing.T) {
+	t.Helper()
 	conn, err := vault.NewConn(vault.Options{Addresses: []string{s.proxy.URL}}, s.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	sessions := auth.NewSessions(vaultauth.Method{Conn: conn, Mount: "jwt", Now: s.now}, false, s.now)
-	sessions.Spare = 10 * time.Minute
+	sessions.Spare, s.sessions = 10*time.Minute, sessions
 	options := store.KeepOptions{
 		Replace: 5 * time.Minute, Bytes: 1 << 20, Now: s.now,
 		Vouch: func(one store.Session) { sessions.Vouch(one.Identity, one.Role) },
 	}
-	for _, change := range changes {
+	for _, change := range s.changes {
 		change(&options)
 	}
 	s.kept = store.Keep(store.Limit(store.LogIn(vault.New(conn, "", nil), sessions, s.now), 64), options)
+}
+
+func (s *stack) start(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
-	running.Go(func() { _ = sessions.Run(ctx) })
+	running.Go(func() { _ = s.sessions.Run(ctx) })
 	running.Go(func() { _ = s.kept.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	return s
+	s.stop = func() { cancel(); running.Wait() }
+	t.Cleanup(s.stop)
 }
 
 func (s *stack) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }

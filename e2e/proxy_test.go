@@ -187,6 +187,13 @@ func textsIn(value any) []string {
 	return texts
 }
 
+// carried are the secrets that passed.
+func (p *proxy) carried() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.secrets)
+}
+
 // guards has the secrets that passed guarded by k, when the test is over.
 func (p *proxy) guards(t *testing.T, k *keymount) {
 	t.Helper()

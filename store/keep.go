@@ -38,8 +38,11 @@ type KeepOptions struct {
 	// Sweep is how often it is looked at what nobody asks for: after ten times it is
 	// forgotten. 0 is a minute.
 	Sweep time.Duration
-	Now   func() time.Time
-	Log   *slog.Logger // of leases that are not renewed; nil is none
+	// Changed is told that a Snapshot would be another one now; it returns at once and
+	// asks nothing of the Keeper. nil tells nobody.
+	Changed func()
+	Now     func() time.Time
+	Log     *slog.Logger // of leases that are not renewed; nil is none
 }
 
 const (
@@ -56,19 +59,22 @@ const (
 // secret is read again at most every Refresh for one session, however many pods
 // and volumes want it. What is remembered belongs to a session: nobody gets it but
 // with an Identity, which only a token verified in this very request makes, and the
-// role that it was read with. What it returns is a [Resolver] if s is one.
+// role that it was read with. What it returns is a [Stateful], and a [Resolver] if s
+// is one.
 //
 // While the store is out of reach, and only then, the last good value stands in for
 // the next, for as long as Stale. What a store makes for one volume, a credential
 // with a lease or a certificate, is kept as long as it lives, see lease.go.
 func Keep(s Store, o KeepOptions) Kept {
 	k := &Keeper{store: s, o: o, values: newMemory[key, Value](o.Bytes, sizeOf, o.Now)}
+	k.paths = newMemory[key, Resolved](resolvedBytes, func(r Resolved) int64 { return int64(len(r.Path.String())) }, o.Now)
+	k.values.landed = k.landed
 	k.leaser, _ = s.(Leaser)
 	resolver, ok := s.(Resolver)
 	if !ok {
 		return k
 	}
-	return &keptResolver{k, resolver, newMemory[key, Resolved](resolvedBytes, func(r Resolved) int64 { return int64(len(r.Path.String())) }, o.Now)}
+	return &keptResolver{k, resolver}
 }
 
 // Kept is a Store that remembers.
@@ -89,6 +95,7 @@ type Keeper struct {
 	leaser  Leaser // nil for a store whose leases cannot be renewed
 	o       KeepOptions
 	values  *memory[key, Value]
+	paths   *memory[key, Resolved] // of a Resolver
 	returns returns
 	// refreshed is when somebody asked that everything be read again.
 	refreshed atomic.Pointer[time.Time]
@@ -184,7 +191,7 @@ func patiently[V any](ctx context.Context, needed bool, read func() (V, error)) 
 
 // begin says how long a value counts.
 func (k *Keeper) begin(session Session, ref Ref, value Value, asked time.Time) (_ Value, err error) {
-	value.refresh = jittered(k.o.Refresh)
+	value.made, value.refresh = value.Lease != nil || ref.Args != "", jittered(k.o.Refresh)
 	if value.Lease != nil || !value.NotAfter.IsZero() {
 		value.reader = readerOf(session, ref.Path)
 	}
@@ -195,10 +202,15 @@ func (k *Keeper) begin(session Session, ref Ref, value Value, asked time.Time) (
 		value.refresh = unknownLife
 	case ref.Args != "": // such as a certificate, which is renewed at two thirds of its life
 		life := value.NotAfter.Sub(asked)
-		value.refresh = jittered(min(life*2/3, life-k.o.Replace))
+		value.refresh = k.kept(life)
 		err = k.longEnough(life)
 	}
 	return value, err
+}
+
+// kept is how long a certificate counts.
+func (k *Keeper) kept(life time.Duration) time.Duration {
+	return jittered(min(life*2/3, life-k.o.Replace))
 }
 
 // unknownLife is how long what a write brought counts if nobody says when it ends.
@@ -306,7 +318,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 type keptResolver struct {
 	*Keeper
 	resolver Resolver
-	paths    *memory[key, Resolved]
 }
 
 // Resolve implements [Resolver]. What a path is counts as long as what is there.

@@ -185,6 +185,7 @@ func (c *credential) isDue(now time.Time) bool {
 func (k *Keeper) renewOne(ctx context.Context, c *credential) {
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
+	defer k.changed()
 	lease := c.current()
 	asked := k.o.Now() // a life begins when it was asked for, at the earliest
 	next, err := contained(func() (Lease, error) { return k.leaser.Renew(ctx, c.session, lease) })

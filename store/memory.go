@@ -30,6 +30,9 @@ type memory[K comparable, V any] struct {
 	now  func() time.Time
 	size func(V) int64
 	most int64 // bytes
+	// landed is told, with the lock held, what was known before an answer and what it
+	// says, which may be nothing; nil tells nobody.
+	landed func(before, now V)
 
 	mu     sync.Mutex
 	cells  map[K]*list.Element // of *cell[K, V]
@@ -226,6 +229,9 @@ func (m *memory[K, V]) land(c *cell[K, V], f *flight[V], q question[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.flight = nil
+	if m.landed != nil && (f.err == nil || isAnswer(f.err)) {
+		m.landed(c.value, f.value)
+	}
 	if f.err == nil {
 		c.denial = denial{}
 		m.setLocked(c, true, f.value, f.at)

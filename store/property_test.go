@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,8 +87,9 @@ func (w *whose) Ends(store.Session, store.Lease) (ends time.Time, final bool) {
 var _ store.Leaser = (*whose)(nil) // or its leases would not be renewed
 
 // Whatever fails, whoever gives up, and however long it goes on: nobody gets what
-// was read with another login, of another path, or made for another volume. A
-// hundred identities ask for an hour, some of them recreated under the same name.
+// was read with another login, of another path, or made for another volume, also by the
+// process before. A hundred identities ask for an hour, some of them recreated under the
+// same name.
 func TestNobodySeesWhatIsAnothers(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -96,25 +98,54 @@ func TestNobodySeesWhatIsAnothers(t *testing.T) {
 	}
 }
 
+// process is what ends at a restart.
+type process struct {
+	sessions *auth.Sessions
+	kept     store.Kept
+}
+
+func newProcess(inner *whose) process {
+	sessions := auth.NewSessions(inner, false, time.Now)
+	return process{sessions, store.Keep(store.Limit(store.LogIn(inner, sessions, time.Now), 8), store.KeepOptions{
+		Refresh: refresh, Stale: stale, Replace: replace, Bytes: 64 << 10, Now: time.Now,
+		Vouch: func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
+	})}
+}
+
+func (p process) restarted(t *testing.T, inner *whose) process {
+	t.Helper()
+	next := newProcess(inner)
+	logins, err := next.sessions.Restore(snapshotOf(t, p.sessions))
+	_, values := restarted(t, p.kept, next.kept)
+	if err != nil || logins == 0 || values == 0 {
+		t.Errorf("%d logins and %d values are taken over (%v): this test sees too little", logins, values, err)
+	}
+	return next
+}
+
 func askForAnHour(t *testing.T, seed uint64) {
 	t.Helper()
 	inner := &whose{random: rand.New(rand.NewPCG(seed, seed))} //nolint:gosec // a schedule that can be repeated
-	sessions := auth.NewSessions(inner, false, time.Now)
-	kept := store.Keep(store.Limit(store.LogIn(inner, sessions, time.Now), 8), store.KeepOptions{
-		Refresh: refresh, Stale: stale, Replace: replace, Bytes: 64 << 10, Now: time.Now,
-		Vouch: func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
-	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	var background, asking sync.WaitGroup
-	background.Go(func() { _ = kept.Run(ctx) })
-	background.Go(func() { _ = sessions.Run(ctx) })
+	var now atomic.Pointer[process]
+	start := func(p process) {
+		now.Store(&p)
+		background.Go(func() { _ = p.kept.Run(ctx) })
+		background.Go(func() { _ = p.sessions.Run(ctx) })
+	}
+	start(newProcess(inner))
+	background.Go(func() {
+		<-time.After(30 * time.Minute)
+		start(now.Load().restarted(t, inner))
+	})
 	var mu sync.Mutex
 	answers := 0
 	for n := range 100 {
 		asking.Go(func() {
 			for ctx.Err() == nil {
-				if askOnce(ctx, t, inner, kept, n) {
+				if askOnce(ctx, t, inner, now.Load().kept, n) {
 					mu.Lock()
 					answers++
 					mu.Unlock()

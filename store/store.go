@@ -128,6 +128,7 @@ type Value struct {
 	// the store did not give; nil where it did.
 	Stale error
 
+	made       bool          // reading again would make another one
 	refresh    time.Duration // how long it counts, see [Keep]
 	credential *credential   // the life of Lease, see [Keep]
 	reader     *reader       // of what has an end, see [Forgotten]

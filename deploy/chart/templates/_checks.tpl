@@ -11,7 +11,14 @@
 {{- end -}}
 {{- range $i, $socket := .Values.config.sockets -}}
 {{- if ne (dir $socket) $.Values.providersDir -}}
-{{- $mistakes = append $mistakes (printf "config.sockets[%d]: %q is not in %s, the only folder of a node that keymount sees; move it there, or set providersDir" $i $socket $.Values.providersDir) -}}
+{{- $mistakes = append $mistakes (printf "config.sockets[%d]: %q is not in %s, the folder of a node that keymount sees for them; move it there, or set providersDir" $i $socket $.Values.providersDir) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.config.stateFolder -}}
+{{- if not $.Values.state.enabled -}}
+{{- $mistakes = append $mistakes (printf "config.stateFolder: %q is no folder of a node, and ends with the pod; remove it and set state.enabled=true" .) -}}
+{{- else if ne (dir .) $.Values.state.hostPath -}}
+{{- $mistakes = append $mistakes (printf "config.stateFolder: %q is not in %s, the folder of a node that keymount sees for it; remove it, or set state.hostPath" . $.Values.state.hostPath) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.versionKey.existingSecret (not (include "keymount.versionKey" .)) -}}
