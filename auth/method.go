@@ -12,12 +12,21 @@ import (
 // changes nothing.
 var ErrRefused = errors.New("refused")
 
+// ErrLast marks a renewal that a store refuses of a login that lives on to its end.
+var ErrLast = errors.New("not renewed any more")
+
 // Refused is err marked with [ErrRefused], its text unchanged.
-func Refused(err error) error { return refusal{err} }
+func Refused(err error) error { return marked{err, ErrRefused} }
 
-type refusal struct{ error }
+// Last is err marked with [ErrLast], its text unchanged.
+func Last(err error) error { return marked{err, ErrLast} }
 
-func (r refusal) Unwrap() []error { return []error{r.error, ErrRefused} }
+type marked struct {
+	error
+	kind error
+}
+
+func (m marked) Unwrap() []error { return []error{m.error, m.kind} }
 
 // Method logs in to a store with a service account token.
 type Method interface {
@@ -32,7 +41,8 @@ type Method interface {
 type Renewer interface {
 	// Renew asks that a login may live as long again, and returns it as it is then:
 	// its life may be shorter, and Renewable false when it cannot be prolonged any
-	// more. ErrRefused says that the login is not to be used any more.
+	// more. ErrRefused says that the login is not to be used any more, ErrLast that it is
+	// to be used to its end.
 	Renew(ctx context.Context, identity Identity, login Login) (Login, error)
 	// Revoke ends a login and whatever was made with it. ErrRefused says that there is
 	// nothing to end.

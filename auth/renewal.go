@@ -71,12 +71,13 @@ func (s *Sessions) due() []duty {
 	s.standLocked(now)
 	var due []duty
 	for key, one := range s.sessions {
-		if one.idle(now) && one.held.ended(now) { // or else the clock may be wrong, and set back
+		idle := one.idle(now, s.idleAfter())
+		if idle && one.held.ended(now) { // or else the clock may be wrong, and set back
 			one.held = nil
 		}
-		if one.idle(now) && (one.held == nil || s.renewer == nil) {
+		if idle && (one.held == nil || s.renewer == nil) {
 			delete(s.sessions, key)
-		} else if task := one.task(now); task != nothing {
+		} else if task := one.task(now, idle); task != nothing {
 			due = append(due, duty{key, task, one.held.Expires})
 		}
 	}
@@ -114,7 +115,8 @@ func (s *Sessions) begin(key sessionKey) job {
 	if !ok {
 		return job{}
 	}
-	j := job{task: one.task(s.now()), one: one, held: one.held, identity: one.identity, role: key.Role}
+	now := s.now()
+	j := job{task: one.task(now, one.idle(now, s.idleAfter())), one: one, held: one.held, identity: one.identity, role: key.Role}
 	if j.task != nothing {
 		j.login = one.held.Login
 		one.held.busy = j.task
@@ -151,6 +153,9 @@ func (s *Sessions) renewed(j job, login Login, err error) error {
 	case errors.Is(err, ErrRefused):
 		j.one.held = nil
 		return err
+	case errors.Is(err, ErrLast):
+		j.held.Renewable = false
+		return nil
 	}
 	return s.againLocked(j, err)
 }

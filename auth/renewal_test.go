@@ -114,6 +114,26 @@ func TestIdleLoginIsRevoked(t *testing.T) {
 	})
 }
 
+// A driver that asks less often than others is waited for: Spare says how long.
+func TestIdleWithALongInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newTokens(2*time.Hour, 0)
+		v.spare = 38 * time.Minute
+		n := startNode(t, v)
+		for range 20 {
+			n.open(t, until(time.Now().Add(24*time.Hour)))
+			time.Sleep(31 * time.Minute)
+		}
+		if got := n.count(); got.logins != 1 || got.revoked != 0 {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(10 * time.Minute)
+		if got := n.count(); got.revoked != 1 {
+			t.Errorf("idle: %+v", got)
+		}
+	})
+}
+
 // What something lives by is not revoked under it, and not renewed either.
 func TestHeldLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -354,6 +374,32 @@ func TestLastRenewal(t *testing.T) {
 		}
 		n.open(t, until(time.Now().Add(podToken)))
 		n.expect(t, 2, 1, 0)
+	})
+}
+
+// A login that no policy lets renew itself lives on to its end; it is tried once.
+func TestRenewalThatIsNotAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newTokens(time.Hour, 0)
+		v.spare = 10 * time.Minute
+		n := startNode(t, v)
+		n.open(t, until(time.Now().Add(podToken)))
+		v.fail(auth.Last(errors.New("no policy")))
+		for range 48 {
+			n.Vouch(until(time.Now().Add(podToken)), "shop")
+			time.Sleep(time.Minute)
+		}
+		v.fail(nil)
+		n.open(t, until(time.Now().Add(podToken)))
+		if n.expect(t, 1, 0, 0); n.tried() != 1 {
+			t.Errorf("%d renewals were tried, want one", n.tried())
+		}
+		time.Sleep(2 * time.Minute)
+		n.open(t, until(time.Now().Add(podToken)))
+		n.expect(t, 2, 0, 0)
+		if lines := n.log.lines(); len(strings.Join(lines, "")) > 0 {
+			t.Errorf("logged %q", lines)
+		}
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// idleAfter is how long after the last who asked nobody is expected any more; the
+	// idleAfter is how long after the last who asked nobody is expected any more, at least; the
 	// driver asks every 60 to 90 s.
 	idleAfter = 10 * time.Minute
 	// pauseFirst and pauseMost are the pauses after a refused login and a failed
@@ -55,7 +55,9 @@ func (s *session) before(other *session) bool {
 	return s.turn < other.turn
 }
 
-func (s *session) idle(now time.Time) bool { return s.left || now.Sub(s.asked) >= idleAfter }
+func (s *session) idle(now time.Time, after time.Duration) bool {
+	return s.left || now.Sub(s.asked) >= after
+}
 
 // task is what has to be done for a session in the background.
 type task int
@@ -68,11 +70,11 @@ const (
 
 // task decides what is due: nobody renews for an identity that no unexpired token
 // vouches for, and nobody revokes what something lives by.
-func (s *session) task(now time.Time) task {
+func (s *session) task(now time.Time, idle bool) task {
 	switch h := s.held; {
 	case h == nil, h.busy != nothing, !h.retry.over(now):
 		return nothing
-	case s.idle(now):
+	case idle:
 		if now.Before(h.needed) && !s.left {
 			return nothing
 		}

@@ -225,6 +225,9 @@ func (s *Sessions) evictLocked() {
 	delete(s.sessions, key)
 }
 
+// idleAfter is longer where the driver asks less often, which Spare says.
+func (s *Sessions) idleAfter() time.Duration { return max(idleAfter, s.Spare) }
+
 // Vouch says that a pod of this identity was mounted with what was read before:
 // its login is still wanted, and may be renewed. It never logs in.
 func (s *Sessions) Vouch(identity Identity, role string) {

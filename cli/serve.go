@@ -114,7 +114,7 @@ func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes
 	if err != nil {
 		return nil, err
 	}
-	rotation := &provider.Rotation{Metrics: metrics, Recorder: events, Interval: c.Limits.RotationPollInterval}
+	rotation := &provider.Rotation{Metrics: metrics, Recorder: events}
 	gone := &leavers{}
 	backends, parts, err := opener{metrics, rotation, gone, c.Limits, state, log}.open(ctx, c.Stores)
 	if err != nil {

@@ -27,10 +27,9 @@ type asker struct {
 
 // identify proves who the pod is, once for each store that it reads from.
 // Nothing is read, and nothing cached is used, before this has said yes.
-func (p *Provider) identify(ctx context.Context, r Request) (map[string]*asker, error) {
+func (p *Provider) identify(ctx context.Context, r Request, waiting bool) (map[string]*asker, error) {
 	askers := map[string]*asker{} // by store
 	var mistakes []error
-	waiting := !p.served.again(volumeOf(r))
 	for i := range r.Objects {
 		name := r.Objects[i].Secret.Store
 		if askers[name] != nil {
@@ -206,7 +205,7 @@ func (r *reads) merge() {
 	for _, one := range list {
 		spelt := oneSpelling{one.secret, one.resolved.Literal}
 		spelt.Path = one.resolved.Path
-		if first := known[spelt]; first != nil && one.err == nil {
+		if first := known[spelt]; first != nil {
 			first.objects = append(first.objects, one.objects...)
 			r.of[one.secret] = first
 			continue

@@ -124,10 +124,11 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 
 	request, err := p.parse(ctx, m)
 	noteRequest(ctx, request)
+	waiting := !p.served.again(volumeOf(request)) // also of a class that was broken meanwhile
 	if err != nil {
 		return nil, err
 	}
-	askers, err := p.identify(ctx, request)
+	askers, err := p.identify(ctx, request, waiting)
 	if err != nil {
 		return nil, err
 	}

@@ -105,6 +105,24 @@ func TestAllIsJudgedBeforeAnyIsRead(t *testing.T) {
 	}
 }
 
+// An optional object whose path is nowhere is absent, and nothing is read there.
+func TestOptionalPathThatIsNowhere(t *testing.T) {
+	w, l := startWithLogins(t)
+	l.Set("shop/db", map[string]any{"password": canary})
+	files, _, err := w.mount(t, w.volume(pod("shop", "api"), `
+- {path: shop/db, store: logins, role: shop, key: password, file: a}
+- {path: nowhere/db, store: logins, role: shop, key: password, file: b, optional: true}
+- {path: nowhere/web, store: logins, role: shop, key: password, file: c, optional: true}`))
+	if err != nil || len(files) != 1 || files["a"] != canary {
+		t.Errorf("got %d files, %v", len(files), err)
+	}
+	if l.Reads() != 1 {
+		t.Errorf("%d reads, want that of the one that is there", l.Reads())
+	}
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: nowhere/db, store: logins, role: shop, key: password, file: b}]"), codes.NotFound,
+		`objects[0]: secret "nowhere/db" of store "logins" as role "shop": not found: nothing is mounted at "nowhere"`)
+}
+
 // Two spellings of a secret are one read, also in what is said of its failure.
 func TestSpellingsAreOneRead(t *testing.T) {
 	w, l := startWithLogins(t)

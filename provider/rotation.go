@@ -15,8 +15,6 @@ import (
 type Rotation struct {
 	Metrics  *Metrics
 	Recorder Recorder // nil writes no events
-	// Interval is the driver's rotationPollInterval, within which nothing is mounted again.
-	Interval time.Duration
 
 	volumes volumes
 }
@@ -28,7 +26,7 @@ type Rotation struct {
 func (r *Rotation) Forgotten(name string, log *slog.Logger) func(context.Context, store.Forgotten) {
 	return func(ctx context.Context, f store.Forgotten) {
 		quiet, yes := r.volumes.unattended(volume{f.Pod.UID, f.Class})
-		if !yes || quiet < r.Interval {
+		if !yes {
 			return
 		}
 		class := short(f.Class)

@@ -87,6 +87,7 @@ type kubelet struct {
 	memory   *storetest.Memory // of the store
 	kept     store.Kept
 	issuer   *providertest.Issuer
+	objects  string // of the class
 }
 
 // observing is who may be told.
@@ -103,13 +104,13 @@ func kubeletWith(t *testing.T, o observing, l leasing, story func(k *kubelet)) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(o.log, nil))
 	sessions := auth.NewSessions(o.metrics.CountLogins("prod", renewing{l}), false, time.Now)
-	rotation := &provider.Rotation{Metrics: o.metrics, Interval: o.interval}
+	rotation := &provider.Rotation{Metrics: o.metrics}
 	if o.events != nil {
 		rotation.Recorder = o.events
 	}
-	k := &kubelet{t: t, memory: l.Memory, issuer: newIssuer(t, issuerName, "key-1")}
+	k := &kubelet{t: t, memory: l.Memory, issuer: newIssuer(t, issuerName, "key-1"), objects: "[{store: prod, path: shop/db, key: password, file: a}]"}
 	k.kept = store.Keep(store.LogIn(o.metrics.CountReads("prod", l), sessions, time.Now), store.KeepOptions{
-		Refresh: time.Minute, Replace: 5 * time.Minute, Bytes: 1 << 20, Now: time.Now,
+		Refresh: time.Minute, Replace: o.interval + 3*time.Minute, Bytes: 1 << 20, Now: time.Now,
 		Vouch:     func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
 		Forgotten: rotation.Forgotten("prod", log),
 	})
@@ -140,7 +141,7 @@ func (k *kubelet) mount(p auth.Pod) error {
 	}
 	attributes, err := providertest.Volume{
 		Pod: p, Class: "app", Tokens: map[string]string{audience: token},
-		Parameters: map[string]string{"objects": "[{store: prod, path: shop/db, key: password, file: a}]"},
+		Parameters: map[string]string{"objects": k.objects},
 	}.Attributes()
 	if err != nil {
 		k.t.Fatal(err)
@@ -166,7 +167,7 @@ func (k *kubelet) republish(long time.Duration, pods ...auth.Pod) {
 func TestRotationOff(t *testing.T) {
 	api, job := pod("shop", "api"), pod("shop", "job")
 	const (
-		some = 15 * time.Minute // after which a credential is forgotten
+		some = 30 * time.Minute // after which a credential is forgotten
 		text = `Warning shop/%s-0 app SecretRotationOff: class app: secret "shop/db" of store "prod" ends at 2000-01-%s, and no replacement can reach the pod: ` +
 			`no volume of this node was mounted a second time in %s; set enableSecretRotation=true (requiresRepublish of its CSIDriver) ` +
 			`and rotationPollInterval=0s in the driver's chart; driver.check of keymount's chart looks for both`
@@ -190,20 +191,33 @@ func TestRotationOff(t *testing.T) {
 			_ = k.mount(api)
 		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "11m0s")}},
 		"on, and the pod is gone": {0, func(k *kubelet) {
-			k.republish(2*time.Minute, api)
+			k.republish(5*time.Minute, api)
 		}, nil},
 		"on, and the kubelet comes often": {0, func(k *kubelet) {
-			for range 6 {
+			for range 10 {
 				_ = k.mount(api)
 				<-time.After(30 * time.Second)
 			}
 		}, nil},
+		"off, and the driver could not write for minutes": {0, func(k *kubelet) {
+			_ = k.mount(api)
+			<-time.After(2 * time.Minute) // the kubelet's longest pause
+			_ = k.mount(api)
+		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "13m0s")}},
 		"on, and nothing succeeds after the first mount": {0, func(k *kubelet) {
 			_ = k.mount(api)
-			<-time.After(75 * time.Second)
+			<-time.After(4 * time.Minute)
 			k.issuer = newIssuer(t, issuerName, "another key")
 			if err := k.mount(api); err == nil {
 				k.t.Error("a token with an unknown key was taken")
+			}
+		}, nil},
+		"on, and the class was broken": {0, func(k *kubelet) {
+			_ = k.mount(api)
+			<-time.After(4 * time.Minute)
+			k.objects = "[{pth: shop/db}]"
+			if err := k.mount(api); err == nil {
+				k.t.Error("a class with a mistake was mounted")
 			}
 		}, nil},
 		"on, and a short job": {0, func(k *kubelet) {
@@ -227,14 +241,15 @@ func TestRotationOff(t *testing.T) {
 				k.t.Error("mounted without a key")
 			}
 		}, nil},
-		"off, or on with a long interval": {15 * time.Minute, func(k *kubelet) {
-			_ = k.mount(api)
+		"on, with a long interval": {15 * time.Minute, func(k *kubelet) {
+			for range 4 {
+				_ = k.mount(api)
+				<-time.After(15 * time.Minute)
+			}
 		}, nil},
-		"off for longer than the interval": {15 * time.Minute, func(k *kubelet) {
+		"off, with a long interval": {15 * time.Minute, func(k *kubelet) {
 			_ = k.mount(api)
-			<-time.After(6*time.Minute + 30*time.Second)
-			_ = k.mount(job)
-		}, []string{fmt.Sprintf(text, "job", "01T01:06:30Z", "17m0s")}},
+		}, []string{fmt.Sprintf(text, "api", "01T01:00:00Z", "24m0s")}},
 		"off, and the volume is known to be gone": {0, func(k *kubelet) {
 			_ = k.mount(api)
 			k.kept.Leave(api.Namespace, api.UID, "app")

@@ -38,6 +38,13 @@ func (l *loginStore) Login(_ context.Context, i auth.Identity, _ secret.Bytes, r
 }
 
 func (l *loginStore) Resolve(_ context.Context, _ store.Session, ref store.Ref) (store.Resolved, error) {
+	if first := ref.Path.Segments()[0]; first == "nowhere" {
+		return store.Resolved{}, fmt.Errorf("%w: nothing is mounted at %q", store.ErrNotFound, first)
+	}
+	return resolve(ref)
+}
+
+func resolve(ref store.Ref) (store.Resolved, error) {
 	first, name, _ := strings.Cut(ref.Path.String(), "/")
 	if first == "meta" || first == "hidden" {
 		return store.Resolved{Path: ref.Path, Literal: first}, nil
@@ -56,7 +63,7 @@ func (l *loginStore) Read(ctx context.Context, session store.Session, ref store.
 	if ended {
 		return store.Value{}, fmt.Errorf("%w: revoked", store.ErrSession)
 	}
-	resolved, err := l.Resolve(ctx, session, ref)
+	resolved, err := resolve(ref)
 	if err != nil {
 		return store.Value{}, err
 	}

@@ -10,7 +10,7 @@ const (
 	maxServed = 4096
 	// soon is how long a volume that is asked for again is no sign of the driver's rotation:
 	// the kubelet tries again where the driver fails, and a pod may have a class twice.
-	soon = time.Minute
+	soon = 3 * time.Minute
 	// trusted is how long a volume that was mounted again says that others will be, too.
 	trusted = 24 * time.Hour
 )

@@ -30,7 +30,7 @@ func readerOf(session Session, path Path) *reader {
 
 // sweep forgets what nobody asked for any more, and tells of what has an end.
 func (k *Keeper) sweep(ctx context.Context) {
-	for _, v := range k.values.sweep(idle) {
+	for _, v := range k.values.sweep(k.idle()) {
 		if v.reader == nil || k.o.Forgotten == nil {
 			continue
 		}

@@ -35,8 +35,8 @@ type KeepOptions struct {
 	// Forgotten is told of what has an end when it is forgotten, but not of volumes that
 	// are known to be gone. nil tells nobody.
 	Forgotten func(context.Context, Forgotten)
-	// Sweep is how often it is looked at what nobody asks for: after ten times it is
-	// forgotten. 0 is a minute.
+	// Sweep is how often it is looked at what nobody asks for: after ten times, or more
+	// with a long Replace, it is forgotten. 0 is a minute.
 	Sweep time.Duration
 	// Changed is told that a Snapshot would be another one now; it returns at once and
 	// asks nothing of the Keeper. nil tells nobody.
@@ -46,9 +46,9 @@ type KeepOptions struct {
 }
 
 const (
-	// idle is after how many sweeps without a mount what was read is forgotten. It is no
-	// time of the clock: nobody can mount while that is wrong, or the node sleeps.
-	idle = 10
+	// idleSweeps is after how many sweeps without a mount what was read is forgotten, at least.
+	// It is no time of the clock: nobody can mount while that is wrong, or the node sleeps.
+	idleSweeps = 10
 	// sweepEvery is the default of how often there is one.
 	sweepEvery = time.Minute
 	// resolvedBytes bounds what is remembered of paths.
@@ -313,6 +313,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// idle is how many sweeps nobody has to ask: more where the driver does so less often,
+// which Replace says.
+func (k *Keeper) idle() int { return max(idleSweeps, int((k.o.Replace+LeastLife)/sweepEvery)) }
 
 // keptResolver is a Keeper of a [Resolver].
 type keptResolver struct {

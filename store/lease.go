@@ -167,7 +167,7 @@ func (k *Keeper) renew(ctx context.Context) {
 // due are the credentials to renew, of volumes that were mounted a moment ago.
 func (k *Keeper) due() []*credential {
 	var due []*credential
-	k.values.each(idle, func(v Value) {
+	k.values.each(k.idle(), func(v Value) {
 		if c := v.credential; c != nil && c.isDue(k.o.Now()) {
 			due = append(due, c)
 		}

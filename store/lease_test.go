@@ -181,6 +181,26 @@ func TestLeaseTooShort(t *testing.T) {
 	})
 }
 
+// A driver that asks less often than others keeps a credential, too.
+func TestLeaseWithALongInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = 30 * time.Minute
+		inner := &counting{lease: store.Lease{Duration: 3 * time.Hour, Renewable: true}}
+		s := store.Keep(inner, store.KeepOptions{Refresh: refresh, Replace: interval + 3*time.Minute, Bytes: 1 << 20, Now: time.Now})
+		running(t, s, func() {
+			for range 24 {
+				expectText(t, got(t, s, session("api", "a"), "make/db"), "make/db of api as shop, 1")
+				<-time.After(interval + mountEvery)
+			}
+			renewed := inner.renews
+			<-time.After(3 * time.Hour)
+			if inner.renews > renewed+1 {
+				t.Errorf("%d renewals of a pod that is gone", inner.renews-renewed)
+			}
+		})
+	})
+}
+
 // Pods share a credential where the class says so.
 func TestLeaseShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -69,12 +69,11 @@ func (m Method) Renew(ctx context.Context, identity auth.Identity, login auth.Lo
 	answer, err := m.Conn.Do(store.WithBudget(ctx, maxAnswer), m.own(identity, login, "renew-self"))
 	switch {
 	case errors.Is(err, store.ErrDenied) && vault.HasEnded(err):
-		return auth.Login{}, auth.Refused(fmt.Errorf("renew a login of auth/%s: %w", m.Mount, err))
+		return auth.Login{}, auth.Refused(fmt.Errorf("%w: renew a login of auth/%s: %s", store.ErrSession, m.Mount, withoutKind(err)))
 	case errors.Is(err, store.ErrDenied), errors.Is(err, vault.ErrRefused):
 		// No policy lets it renew itself, or Vault renews none of its kind: it lives on to
 		// its end. Should it have ended, the next read finds out.
-		login.Renewable = false
-		return login, nil
+		return auth.Login{}, auth.Last(fmt.Errorf("renew a login of auth/%s: %w", m.Mount, err))
 	case err != nil:
 		return auth.Login{}, fmt.Errorf("renew a login of auth/%s: %w", m.Mount, err)
 	case answer == nil || answer.Auth == nil:

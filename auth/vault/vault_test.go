@@ -130,21 +130,21 @@ func TestRenew(t *testing.T) {
 		expires   time.Duration // after midnight; 0 for never
 		renewable bool
 		kind      error
-		refused   bool
+		mark      error
 		want      string
 	}{
-		"an hour more": {200, `{"auth":{"client_token":"hvs.not-looked-at","lease_duration":3600,"renewable":true}}`, time.Hour, true, nil, false, ""},
-		"the last":     {200, `{"auth":{"lease_duration":60,"renewable":false},"warnings":["TTL value is capped"]}`, time.Minute, false, nil, false, ""},
-		"for ever":     {200, `{"auth":{"lease_duration":0,"renewable":true}}`, 0, true, nil, false, ""},
-		"not again":    {400, `{"errors":["lease is not renewable"]}`, time.Minute, false, nil, false, ""},
-		"not allowed":  {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, time.Minute, false, nil, false, ""},
+		"an hour more": {200, `{"auth":{"client_token":"hvs.not-looked-at","lease_duration":3600,"renewable":true}}`, time.Hour, true, nil, nil, ""},
+		"the last":     {200, `{"auth":{"lease_duration":60,"renewable":false},"warnings":["TTL value is capped"]}`, time.Minute, false, nil, nil, ""},
+		"for ever":     {200, `{"auth":{"lease_duration":0,"renewable":true}}`, 0, true, nil, nil, ""},
+		"not again":    {400, `{"errors":["lease is not renewable"]}`, 0, false, vault.ErrRefused, auth.ErrLast, "renew a login of auth/kubernetes: invalid: refused: HOST answers 400: lease is not renewable"},
+		"not allowed":  {403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, 0, false, store.ErrDenied, auth.ErrLast, "renew a login of auth/kubernetes: denied by the store: permission denied"},
 		"ended": {
-			403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, 0, false, store.ErrDenied, true,
-			"renew a login of auth/kubernetes: denied by the store: permission denied; invalid token",
+			403, `{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`, 0, false, store.ErrSession, auth.ErrRefused,
+			"the session has ended: renew a login of auth/kubernetes: permission denied; invalid token",
 		},
-		"sealed":     {503, `{"errors":["Vault is sealed"]}`, 0, false, store.ErrUnavailable, false, "renew a login of auth/kubernetes: store unavailable: HOST is sealed; unseal it"},
-		"no content": {204, "", 0, false, store.ErrInvalid, false, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
-		"no auth":    {200, `{"data":{}}`, 0, false, store.ErrInvalid, false, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
+		"sealed":     {503, `{"errors":["Vault is sealed"]}`, 0, false, store.ErrUnavailable, nil, "renew a login of auth/kubernetes: store unavailable: HOST is sealed; unseal it"},
+		"no content": {204, "", 0, false, store.ErrInvalid, nil, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
+		"no auth":    {200, `{"data":{}}`, 0, false, store.ErrInvalid, nil, "invalid: renew a login of auth/kubernetes: the answer says nothing of its life"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var request string
@@ -155,7 +155,7 @@ func TestRenew(t *testing.T) {
 			}
 			if err != nil || test.kind != nil {
 				want := strings.ReplaceAll(test.want, "HOST", host)
-				if !errors.Is(err, test.kind) || err.Error() != want || errors.Is(err, auth.ErrRefused) != test.refused {
+				if !errors.Is(err, test.kind) || err.Error() != want || errors.Is(err, auth.ErrRefused) != (test.mark == auth.ErrRefused) || errors.Is(err, auth.ErrLast) != (test.mark == auth.ErrLast) {
 					t.Errorf("got  %v\nwant %s", err, want)
 				}
 				return
