@@ -76,8 +76,8 @@ func (w *whose) Renew(ctx context.Context, _ store.Session, lease store.Lease) (
 	return lease, w.mood(ctx)
 }
 
-func (w *whose) Revoke(context.Context, store.Session, store.Lease) error {
-	return w.mood(context.Background())
+func (w *whose) Revoke(ctx context.Context, _ store.Session, _ store.Lease) error {
+	return w.mood(ctx)
 }
 
 func (w *whose) Ends(store.Session, store.Lease) (ends time.Time, final bool) {
