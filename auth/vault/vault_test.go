@@ -155,7 +155,7 @@ func TestRenew(t *testing.T) {
 			}
 			if err != nil || test.kind != nil {
 				want := strings.ReplaceAll(test.want, "HOST", host)
-				if !errors.Is(err, test.kind) || err.Error() != want || errors.Is(err, auth.ErrRefused) != (test.mark == auth.ErrRefused) || errors.Is(err, auth.ErrLast) != (test.mark == auth.ErrLast) {
+				if !errors.Is(err, test.kind) || err.Error() != want || errors.Is(err, auth.ErrRefused) != errors.Is(test.mark, auth.ErrRefused) || errors.Is(err, auth.ErrLast) != errors.Is(test.mark, auth.ErrLast) {
 					t.Errorf("got  %v\nwant %s", err, want)
 				}
 				return
