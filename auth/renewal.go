@@ -25,10 +25,11 @@ const (
 // Run renews the logins of those who still ask, at about two thirds of their life,
 // while a verified token vouches for them, and revokes and forgets those that
 // nobody asked for in ten minutes. It never logs in. It returns when ctx ends and
-// its requests have; it revokes nothing then: pods live on and another keymount
-// follows.
+// its requests and all logins have, in 20 s at most; it revokes nothing then: pods
+// live on and another keymount follows.
 func (s *Sessions) Run(ctx context.Context) error {
 	var running sync.WaitGroup
+	defer s.settle()
 	defer running.Wait()
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()

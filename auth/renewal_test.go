@@ -327,6 +327,9 @@ func TestLoginDuringARevocation(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		second := n.open(t, who())
+		if _, known := n.Find(who(), "shop", first.Token); known {
+			t.Error("a login that is being revoked is taken for one that lives")
+		}
 		time.Sleep(9 * time.Minute)
 		n.expect(t, 2, 0, 1)
 		n.use(t, second)

@@ -23,8 +23,10 @@ const (
 	// maxOthers is how many tokens of a service account are tried while a refusal of
 	// one is remembered.
 	maxOthers = 4
-	// maxFormer is how many logins are known of which none is made with any more.
+	// maxFormer is how many logins are known that nobody gets any more; more if something
+	// lives by them, but no more than maxNeeded.
 	maxFormer = 4
+	maxNeeded = 64
 )
 
 // session is what is remembered of those who share a login. The lock of [Sessions]
@@ -94,6 +96,7 @@ type held struct {
 	full       time.Duration // the life that a renewal asks for
 	renewAfter time.Duration // from since
 	needed     time.Time     // something lives by it until then
+	retired    bool          // nobody prolongs it any more
 	busy       task          // is under way
 	retry      backoff       // of renewals and revocations that failed
 }
@@ -127,17 +130,36 @@ func (h *held) plan(spare time.Duration) {
 	h.renewAfter = jittered(min(h.life*2/3, max(h.life/3, h.life-spare*5/4)))
 }
 
-// retire puts the login aside for another one: nobody prolongs it any more.
+// retire puts the login aside for another one: nobody prolongs it any more. One that
+// is being revoked is gone.
 func (s *session) retire(now time.Time) {
 	if s.held == nil {
 		return
 	}
-	s.held.Renewable = false
-	s.former = slices.DeleteFunc(append(s.former, s.held), func(h *held) bool { return h.over(now) })
-	if len(s.former) > maxFormer {
-		s.former = slices.Delete(s.former, 0, len(s.former)-maxFormer)
+	if s.held.busy != revoke {
+		s.held.retired = true
+		s.former = append(s.former, s.held)
 	}
 	s.held = nil
+	s.former = slices.DeleteFunc(s.former, func(h *held) bool { return h.over(now) })
+	for len(s.former) > maxFormer {
+		oldest := slices.IndexFunc(s.former, func(h *held) bool { return !now.Before(h.needed) })
+		if oldest < 0 && len(s.former) <= maxNeeded {
+			return
+		}
+		s.former = slices.Delete(s.former, max(oldest, 0), max(oldest, 0)+1)
+	}
+}
+
+// reinstate is retire undone, where the login in use is no better than one of those
+// before. It returns the one that nobody gets any more, nil if nothing is changed.
+func (s *session) reinstate(old, other *held) *held {
+	if old == nil || old == s.held || s.held != other {
+		return nil
+	}
+	s.former = slices.DeleteFunc(s.former, func(h *held) bool { return h == old })
+	s.held, old.retired = old, false
+	return other
 }
 
 // find is the login with that token, nil for none.
@@ -172,7 +194,7 @@ func (h *held) usable(now time.Time, spare, lasting time.Duration) bool {
 	left := min(h.life/10, spareMost)
 	if !h.Renewable {
 		left = min(max(left, spare), h.life/2)
-		if lasting < h.life {
+		if lasting < h.full {
 			left = max(left, lasting)
 		}
 	}

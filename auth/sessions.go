@@ -46,8 +46,10 @@ type Sessions struct {
 
 	mu       sync.Mutex // guards what follows and the sessions; not held while asking the store
 	sessions map[sessionKey]*session
-	turn     uint64    // counts who asks
-	swept    time.Time // when all sessions were last looked at
+	turn     uint64     // counts who asks
+	logging  int        // logins under way
+	fewer    *sync.Cond // of them
+	swept    time.Time  // when all sessions were last looked at
 }
 
 // sessionKey is who shares a login: two roles of one service account do not.
@@ -60,6 +62,7 @@ type sessionKey struct {
 func NewSessions(method Method, perPod bool, now func() time.Time) *Sessions {
 	s := &Sessions{method: method, perPod: perPod, now: now, sessions: map[sessionKey]*session{}}
 	s.renewer, _ = method.(Renewer)
+	s.fewer = sync.NewCond(&s.mu)
 	return s
 }
 
@@ -118,6 +121,7 @@ func (s *Sessions) open(ctx context.Context, r request, again bool) (Login, erro
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginLimit)
 		defer cancel()
+		defer s.begun()()
 		login, err := contained(fmt.Sprintf("login as role %q", r.key.Role), func() (Login, error) {
 			return s.method.Login(ctx, r.identity, r.token, r.key.Role)
 		})
@@ -133,6 +137,28 @@ func (s *Sessions) open(ctx context.Context, r request, again bool) (Login, erro
 		return made.login, result.Err
 	case <-ctx.Done():
 		return Login{}, fmt.Errorf("login as role %q: no answer in time: %w", r.key.Role, ctx.Err())
+	}
+}
+
+// begun counts a login under way; its result counts the end.
+func (s *Sessions) begun() (ended func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logging++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.logging--
+		s.fewer.Broadcast()
+	}
+}
+
+// settle waits for the logins under way.
+func (s *Sessions) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.logging > 0 {
+		s.fewer.Wait()
 	}
 }
 
@@ -244,8 +270,10 @@ func (s *Sessions) Vouch(identity Identity, role string) {
 func (s *Sessions) Hold(identity Identity, role string, token secret.Bytes, until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if one, ok := s.sessions[s.key(identity, role)]; ok && one.held.is(token) && until.After(one.held.needed) {
-		one.held.needed = until
+	if one, ok := s.sessions[s.key(identity, role)]; ok {
+		if h := one.find(token); h != nil && until.After(h.needed) {
+			h.needed = until
+		}
 	}
 }
 
@@ -257,7 +285,9 @@ func (s *Sessions) Find(identity Identity, role string, token secret.Bytes) (Log
 	defer s.mu.Unlock()
 	if one, ok := s.sessions[s.key(identity, role)]; ok {
 		if h := one.find(token); h != nil && !s.now().Before(h.since) {
-			return h.Login, true
+			login := h.Login
+			login.Renewable = login.Renewable && !h.retired
+			return login, true
 		}
 	}
 	return Login{}, false
@@ -303,4 +333,23 @@ func (s *Sessions) Forget(identity Identity, role string, login Login, certain b
 	one.held = nil
 	s.changed()
 	return true
+}
+
+// Reinstate says that a login which was dropped in doubt was not to blame: another one
+// does not help either. It is given out and renewed again, so that nothing that lives by
+// it has to be replaced, and the other one is revoked if nothing lives by that.
+func (s *Sessions) Reinstate(ctx context.Context, identity Identity, role string, old, other Login) {
+	s.mu.Lock()
+	var surplus *held
+	if one, ok := s.sessions[s.key(identity, role)]; ok {
+		if surplus = one.reinstate(one.find(old.Token), one.find(other.Token)); surplus != nil && s.now().Before(surplus.needed) {
+			surplus.retired, one.former, surplus = true, append(one.former, surplus), nil
+		}
+	}
+	s.mu.Unlock()
+	if surplus == nil || s.renewer == nil {
+		return
+	}
+	_, err := contained("revoking a login", func() (Login, error) { return Login{}, s.renewer.Revoke(ctx, identity, surplus.Login) })
+	s.tell(ctx, job{identity: identity, role: role}, err) // it ends by itself
 }

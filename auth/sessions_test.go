@@ -466,3 +466,30 @@ func TestFindTellsWhetherALoginIsProlonged(t *testing.T) {
 		}
 	})
 }
+
+// The end of Run waits for logins, which would be lost.
+func TestRunWaitsForLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := logins{gate: make(chan struct{})}
+		s := auth.NewSessions(&method, false, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		short, enough := context.WithTimeout(t.Context(), time.Second)
+		defer enough()
+		if _, err := s.Open(short, who(), secret.Bytes{}, "shop"); err == nil {
+			t.Error("a login without an answer")
+		}
+		cancel()
+		time.Sleep(time.Second)
+		select {
+		case err := <-ended:
+			t.Fatalf("it did not wait (%v)", err)
+		default:
+		}
+		close(method.gate)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

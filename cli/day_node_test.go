@@ -122,7 +122,8 @@ type node struct {
 	tokens *cluster
 	vault  *judge
 	driver *providertest.Driver
-	lives  sync.WaitGroup // of pods
+	left   func(namespace, podUID, class string) // tells keymount of a volume that is gone
+	lives  sync.WaitGroup                        // of pods
 
 	mu      sync.Mutex // guards what follows, and the files of pods
 	pods    map[*pod]bool
@@ -139,7 +140,7 @@ func newNode(t *testing.T) *node {
 	c := &clocks{begin: time.Now()}
 	tokens := &cluster{Issuer: issuer, clocks: c, ends: map[string]time.Time{}}
 	return &node{
-		t: t, clocks: c, tokens: tokens, vault: &judge{clocks: c, tokens: tokens, given: map[string]*term{}, made: map[string]int{}},
+		t: t, clocks: c, tokens: tokens, vault: &judge{clocks: c, tokens: tokens, loginLife: loginLife, loginMost: loginMost, given: map[string]*term{}, made: map[string]int{}},
 		pods: map[*pod]bool{}, refused: map[codes.Code]int{},
 	}
 }
@@ -157,10 +158,11 @@ metrics: 127.0.0.1:9090 # nobody listens there: it has things counted
 		n.t.Fatal(err)
 	}
 	log := slog.New(noBugs{n.t})
-	backend, run, err := cli.OpenPlayed(file, vaultLogins{n.vault}, vaultSecrets{n.vault}, n.clocks.node, log)
+	backend, run, left, err := cli.OpenPlayed(file, vaultLogins{n.vault}, vaultSecrets{n.vault}, n.clocks.node, log)
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.left = left
 	server := provider.NewGRPC(provider.New(provider.Options{
 		Version: "v0.0.0", Backends: []provider.Backend{backend}, VersionKey: secret.New(make([]byte, 32)),
 		Verifier: auth.NewVerifier([]*auth.Issuer{auth.NewIssuer("", n.tokens, n.clocks.node)}, "node-1", n.clocks.node),

@@ -31,6 +31,8 @@ const (
 type judge struct {
 	clocks *clocks
 	tokens *cluster
+	// loginLife is that of logins, and loginMost how far renewals lead.
+	loginLife, loginMost time.Duration
 
 	mu       sync.Mutex // guards what follows, and what is in it
 	given    map[string]*term
@@ -125,8 +127,8 @@ func (v vaultLogins) Login(ctx context.Context, i auth.Identity, token secret.By
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	name, _ := v.makeLocked("login", i, loginLife, loginMost, nil)
-	return auth.Login{Token: secret.New([]byte(name)), Expires: asked.Add(loginLife), Renewable: true}, nil
+	name, _ := v.makeLocked("login", i, v.loginLife, v.loginMost, nil)
+	return auth.Login{Token: secret.New([]byte(name)), Expires: asked.Add(v.loginLife), Renewable: true}, nil
 }
 
 // Renew implements [auth.Renewer].
@@ -141,7 +143,7 @@ func (v vaultLogins) Renew(ctx context.Context, _ auth.Identity, login auth.Logi
 	if one == nil {
 		return auth.Login{}, auth.Refused(fmt.Errorf("%w: bad token", store.ErrDenied))
 	}
-	login.Expires = asked.Add(v.renewLocked(one, loginLife))
+	login.Expires = asked.Add(v.renewLocked(one, v.loginLife))
 	return login, nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,12 +72,28 @@ func serve(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 // part is something that runs until ctx ends.
 type part func(ctx context.Context) error
 
-// runAll runs the parts until ctx ends or one of them fails, and waits for all.
-func runAll(ctx context.Context, parts []part) error {
+// parts are what serves, and what stands behind it: a mount under way still needs it.
+type parts struct{ serving, behind []part }
+
+// run runs what serves until ctx ends or a part fails, then ends what stands behind it,
+// and waits for all.
+func (p parts) run(ctx context.Context) error {
+	standing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	running, ctx := errgroup.WithContext(ctx)
-	for _, run := range parts {
-		running.Go(func() error { return run(ctx) })
+	for _, run := range p.behind {
+		running.Go(func() error { return run(standing) })
 	}
+	var serving sync.WaitGroup
+	for _, run := range p.serving {
+		serving.Add(1)
+		running.Go(func() error {
+			defer serving.Done()
+			return run(ctx)
+		})
+	}
+	serving.Wait()
+	stop()
 	return running.Wait()
 }
 
@@ -92,37 +108,37 @@ func ready(ctx context.Context, c *config.Config, node string, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	parts, err := listen(ctx, c, node, key, state, log)
+	all, err := listen(ctx, c, node, key, state, log)
 	if err != nil {
 		state.close()
 		return nil, err
 	}
 	return func(ctx context.Context) error {
 		defer state.close()
-		return state.during(ctx, func() error { return runAll(ctx, parts) })
+		return state.during(ctx, func() error { return all.run(ctx) })
 	}, nil
 }
 
 // listen wires everything together and opens the sockets.
-func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes, state *stateFolder, log *slog.Logger) ([]part, error) {
+func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes, state *stateFolder, log *slog.Logger) (all parts, err error) {
 	issuers, err := openIssuers(c.Issuers)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	metrics := newMetrics(c)
 	events, telling, err := openEvents(c, node, log)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	rotation := &provider.Rotation{Metrics: metrics, Recorder: events}
 	gone := &leavers{}
-	backends, parts, err := opener{metrics, rotation, gone, c.Limits, state, log}.open(ctx, c.Stores)
+	backends, keeping, err := opener{metrics, rotation, gone, c.Limits, state, log}.open(ctx, c.Stores)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	watching, err := watchVolumes(c, node, gone, log)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	state.restore(ctx)
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
@@ -137,17 +153,18 @@ func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes
 		Rotation:      rotation,
 	}), log)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	parts = append(slices.Concat(parts, watching, telling), server.Run)
+	all = parts{serving: append(watching, server.Run), behind: append(keeping, telling...)}
 	if metrics == nil {
-		return parts, nil
+		return all, nil
 	}
 	scrapes, err := metrics.Listen(ctx, c.Metrics, log)
 	if err != nil {
-		return nil, errors.Join(err, server.Close())
+		return all, errors.Join(err, server.Close())
 	}
-	return append(parts, scrapes.Run), nil
+	all.serving = append(all.serving, scrapes.Run)
+	return all, nil
 }
 
 // newMetrics counts what serve does, if anybody asked for it.

@@ -68,7 +68,7 @@ const (
 func Keep(s Store, o KeepOptions) Kept {
 	k := &Keeper{store: s, o: o, values: newMemory[key, Value](o.Bytes, sizeOf, o.Now)}
 	k.paths = newMemory[key, Resolved](resolvedBytes, func(r Resolved) int64 { return int64(len(r.Path.String())) }, o.Now)
-	k.values.landed = k.landed
+	k.values.landed, k.values.orphaned = k.landed, k.orphaned
 	k.leaser, _ = s.(Leaser)
 	resolver, ok := s.(Resolver)
 	if !ok {
@@ -290,14 +290,26 @@ func (k *Keeper) hold(err error, before time.Duration) time.Duration {
 }
 
 // Run renews leases, gives those of volumes that are gone back, and forgets what
-// nobody asks for any more, until ctx ends. Then it gives nothing back: pods live on.
+// nobody asks for any more, until ctx ends. Then it gives nothing back: pods live on. It
+// returns when questions under way have their answers, in 25 s at most.
 func (k *Keeper) Run(ctx context.Context) error {
 	sweep, renew := time.NewTicker(cmp.Or(k.o.Sweep, sweepEvery)), time.NewTicker(renewEvery)
 	defer sweep.Stop()
 	defer renew.Stop()
-	var renewing sync.WaitGroup
-	defer renewing.Wait()
-	free := make(chan struct{}, 1) // one round at a time: a store that hangs takes long
+	var running sync.WaitGroup
+	defer k.values.settle()
+	defer k.paths.settle()
+	defer running.Wait()
+	// One round of each at a time, since a store that hangs takes long; and the ends of
+	// leases do not hold up those that go on.
+	renewing, ending := make(chan struct{}, 1), make(chan struct{}, 1)
+	round := func(free chan struct{}, do func(context.Context)) {
+		select {
+		case free <- struct{}{}:
+			running.Go(func() { do(ctx); <-free })
+		default:
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -305,11 +317,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-sweep.C:
 			k.sweep(ctx)
 		case <-renew.C:
-			select {
-			case free <- struct{}{}:
-				renewing.Go(func() { k.renew(ctx); k.giveAllBack(ctx); <-free })
-			default:
-			}
+			round(renewing, k.renew)
+			round(ending, k.giveAllBack)
 		}
 	}
 }

@@ -203,6 +203,13 @@ func (k *Keeper) renewOne(ctx context.Context, c *credential) {
 	}
 }
 
+// over tells whether the lease itself has ended.
+func (c *credential) over(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !now.Before(c.ends)
+}
+
 func (c *credential) current() Lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -87,13 +87,17 @@ func as[T any](ctx context.Context, sessions *auth.Sessions, session Session, f 
 	}
 	again, failed := sessions.OpenLasting(ctx, session.Identity, session.Proof, session.Role, session.Lasting)
 	switch {
-	case failed == nil:
-		session.Token = again.Token
-		return f(session)
-	case ended:
+	case failed != nil && ended:
 		return result, unanswered(ctx, failed)
+	case failed != nil:
+		return result, err // the store has said no, whatever it says of a login
 	}
-	return result, err // the store has said no, whatever it says of a login
+	session.Token = again.Token
+	result, err = f(session)
+	if !ended && (errors.Is(err, ErrDoubt) || errors.Is(err, ErrDenied)) {
+		sessions.Reinstate(ctx, session.Identity, session.Role, login, again)
+	}
+	return result, err
 }
 
 // unanswered gives a login that was cut off its kind: nobody has said no.

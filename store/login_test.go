@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,25 +18,31 @@ import (
 // short is a store with logins of ten minutes, by which its credentials live.
 type short struct {
 	*counting
-	batch bool // its logins cannot be renewed
-	made  int
+	batch bool          // its logins cannot be renewed
+	most  time.Duration // for which a login can be; 0 is for ever
+	born  []time.Time   // of the logins
 }
 
 func (s *short) Login(context.Context, auth.Identity, secret.Bytes, string) (auth.Login, error) {
-	s.made++
-	return auth.Login{Token: secret.New(fmt.Append(nil, s.made)), Expires: time.Now().Add(10 * time.Minute), Renewable: !s.batch}, nil
+	s.born = append(s.born, time.Now())
+	return s.live(auth.Login{Token: secret.New(fmt.Append(nil, len(s.born)))}), nil
 }
 
-func (s *short) renew(_ context.Context, _ auth.Identity, login auth.Login) (auth.Login, error) {
-	login.Expires = time.Now().Add(10 * time.Minute)
-	return login, nil
+func (s *short) live(login auth.Login) auth.Login {
+	life := 10 * time.Minute
+	if s.most > 0 {
+		n, _ := strconv.Atoi(string(login.Token.Reveal()))
+		life = min(life, s.most-time.Since(s.born[n-1]))
+	}
+	login.Expires, login.Renewable = time.Now().Add(life), !s.batch
+	return login
 }
 
 // renewer is a short's logins, whose Renew would clash with that of its leases.
 type renewer struct{ *short }
 
-func (r renewer) Renew(ctx context.Context, i auth.Identity, login auth.Login) (auth.Login, error) {
-	return r.renew(ctx, i, login)
+func (r renewer) Renew(_ context.Context, _ auth.Identity, login auth.Login) (auth.Login, error) {
+	return r.live(login), nil
 }
 
 func (renewer) Revoke(context.Context, auth.Identity, auth.Login) error { return nil }
@@ -43,16 +50,18 @@ func (renewer) Revoke(context.Context, auth.Identity, auth.Login) error { return
 // Whenever a pod comes, its credential is good for long enough, however short logins
 // are: none is asked for with a login that is about to end, and none is refused.
 func TestCredentialsOfShortLogins(t *testing.T) {
-	for _, batch := range []bool{false, true} {
-		t.Run(fmt.Sprintf("batch %t", batch), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { testShortLogins(t, batch) })
+	for name, inner := range map[string]*short{
+		"renewed for ever": {}, "renewed for half an hour": {most: 30 * time.Minute}, "renewed once": {most: 15 * time.Minute}, "batch": {batch: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testShortLogins(t, inner) })
 		})
 	}
 }
 
-func testShortLogins(t *testing.T, batch bool) {
+func testShortLogins(t *testing.T, inner *short) {
 	t.Helper()
-	inner := &short{counting: &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}, batch: batch}
+	inner.counting = &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}
 	sessions := auth.NewSessions(renewer{inner}, false, time.Now)
 	sessions.Spare = replace + store.LeastLife
 	s := store.Keep(store.LogIn(inner.counting, sessions, time.Now), store.KeepOptions{
@@ -84,8 +93,8 @@ func testShortLogins(t *testing.T, batch bool) {
 	if n := len(inner.revoked()); n > 0 {
 		t.Errorf("%d credentials were too short", n)
 	}
-	if !batch && (inner.made != 1 || inner.count() != len(pods)) {
-		t.Errorf("%d logins and %d credentials for %d pods", inner.made, inner.count(), len(pods))
+	if !inner.batch && inner.most == 0 && (len(inner.born) != 1 || inner.count() != len(pods)) {
+		t.Errorf("%d logins and %d credentials for %d pods", len(inner.born), inner.count(), len(pods))
 	}
 }
 
@@ -126,4 +135,71 @@ func TestDenialWhileNobodyCanLogIn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// doubted is a store that denies the path kv/denied without saying why, and makes
+// credentials at others.
+type doubted struct {
+	*counting
+	logins, returned int
+}
+
+func (d *doubted) Login(context.Context, auth.Identity, secret.Bytes, string) (auth.Login, error) {
+	d.logins++
+	return auth.Login{Token: secret.New(fmt.Append(nil, d.logins)), Expires: time.Now().Add(time.Hour), Renewable: true}, nil
+}
+
+func (d *doubted) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
+	if ref.Path.String() == "kv/denied" {
+		return store.Value{}, store.ErrDoubt
+	}
+	return d.counting.Read(ctx, session, ref)
+}
+
+// prolonged are a doubted's logins.
+type prolonged struct{ *doubted }
+
+func (prolonged) Renew(_ context.Context, _ auth.Identity, login auth.Login) (auth.Login, error) {
+	login.Expires = time.Now().Add(time.Hour)
+	return login, nil
+}
+
+func (p prolonged) Revoke(context.Context, auth.Identity, auth.Login) error {
+	p.returned++
+	return nil
+}
+
+// A path that is denied all day, of a role that may not look at its own login, costs a
+// login now and then, which is given back, and no other pod its credential.
+func TestDoubtCostsNobodyACredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &doubted{counting: &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}}
+		sessions := auth.NewSessions(prolonged{inner}, false, time.Now)
+		sessions.Spare = replace + store.LeastLife
+		s := store.Keep(store.LogIn(inner, sessions, time.Now), store.KeepOptions{
+			Refresh: refresh, Replace: replace, Bytes: 1 << 20, Now: time.Now,
+			Vouch: func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- sessions.Run(ctx) }()
+		running(t, s, func() {
+			for range 24 * 60 {
+				a, b := session("api", "a"), session("api", "b")
+				a.Identity.Expires, b.Identity.Expires = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+				expectText(t, got(t, s, a, "make/db"), "make/db of api as shop, 1")
+				if text := got(t, s, b, "kv/denied"); text != store.ErrDoubt.Error() {
+					t.Fatal(text)
+				}
+				<-time.After(time.Minute)
+			}
+		})
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if inner.logins != inner.returned+1 || inner.logins > 24*6+5 {
+			t.Errorf("%d logins, of which %d were given back", inner.logins, inner.returned)
+		}
+	})
 }

@@ -33,12 +33,17 @@ type memory[K comparable, V any] struct {
 	// landed is told, with the lock held, what was known before an answer and what it
 	// says, which may be nothing; nil tells nobody.
 	landed func(before, now V)
+	// orphaned is told in the same way of an answer to a question that was dropped
+	// meanwhile.
+	orphaned func(V)
 
 	mu     sync.Mutex
 	cells  map[K]*list.Element // of *cell[K, V]
 	order  list.List           // the most recently used first
 	bytes  int64
 	sweeps int
+	aloft  int        // flights
+	fewer  *sync.Cond // of them
 }
 
 // cell is what is known of one question.
@@ -51,6 +56,7 @@ type cell[K comparable, V any] struct {
 	asked  int       // after how many sweeps anybody wanted it last
 	denial denial
 	flight *flight[V]
+	left   bool // see drop
 	// hurried tells whether the flight was told that somebody cannot wait.
 	hurried bool
 }
@@ -78,7 +84,9 @@ type flight[V any] struct {
 }
 
 func newMemory[K comparable, V any](most int64, size func(V) int64, now func() time.Time) *memory[K, V] {
-	return &memory[K, V]{now: now, size: size, most: most, cells: map[K]*list.Element{}}
+	m := &memory[K, V]{now: now, size: size, most: most, cells: map[K]*list.Element{}}
+	m.fewer = sync.NewCond(&m.mu)
+	return m
 }
 
 // question is how one answer is had.
@@ -205,12 +213,22 @@ func (m *memory[K, V]) beginLocked(ctx context.Context, c *cell[K, V], q questio
 		old = &value
 	}
 	ctx, cancel := context.WithTimeout(WithBudget(context.WithoutCancel(ctx), flightBudget), flightLimit)
+	m.aloft++
 	go func() {
 		defer cancel()
 		f.value, f.err = contained(func() (V, error) { return q.ask(ctx, old, f) })
 		m.land(c, f, q)
 		close(f.done)
 	}()
+}
+
+// settle waits for all flights: what one brings is not to be lost.
+func (m *memory[K, V]) settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.aloft > 0 {
+		m.fewer.Wait()
+	}
 }
 
 // contained turns a panic into an error: it would end the process, since a flight
@@ -228,9 +246,14 @@ func contained[V any](f func() (V, error)) (value V, err error) {
 func (m *memory[K, V]) land(c *cell[K, V], f *flight[V], q question[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.aloft--
+	m.fewer.Broadcast()
 	c.flight = nil
 	if m.landed != nil && (f.err == nil || isAnswer(f.err)) {
 		m.landed(c.value, f.value)
+	}
+	if f.err == nil && c.left && m.orphaned != nil {
+		m.orphaned(f.value)
 	}
 	if f.err == nil {
 		c.denial = denial{}
@@ -329,6 +352,7 @@ func (m *memory[K, V]) drop(fits func(K) bool) (dropped []V) {
 		after := e.Next()
 		if c, _ := e.Value.(*cell[K, V]); fits(c.key) {
 			m.evictLocked(e)
+			c.left = true
 			if c.known {
 				dropped = append(dropped, c.value)
 			}

@@ -44,9 +44,14 @@ func (k *Keeper) Leave(namespace, podUID, class string) {
 		return one.namespace == namespace && one.podUID == podUID && one.class == class
 	})
 	for _, v := range gone {
-		if v.credential != nil {
-			k.giveBack(v.credential)
-		}
+		k.orphaned(v)
+	}
+}
+
+// orphaned gives back what was made for a volume that is gone.
+func (k *Keeper) orphaned(v Value) {
+	if v.credential != nil {
+		k.giveBack(v.credential)
 	}
 }
 
@@ -72,7 +77,7 @@ func (k *Keeper) giveAllBack(ctx context.Context) {
 }
 
 func (k *Keeper) endOne(ctx context.Context, c *credential) {
-	if ends, _ := k.ends(c); !k.o.Now().Before(ends) {
+	if c.over(k.o.Now()) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -99,5 +100,71 @@ func TestLeaseTooShortIsGivenBack(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	})
+}
+
+// What comes for a volume that left while it was asked for is given back, too.
+func TestLeaseOfAVolumeThatLeavesWhileItIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &counting{lease: store.Lease{Duration: time.Hour}, delay: 5 * time.Second}
+		s := keep(inner)
+		running(t, s, func() {
+			done := make(chan string)
+			go func() { done <- got(t, s, session("api", "a"), "make/db") }()
+			<-time.After(time.Second)
+			s.Leave("shop", "uid-of-a", "app")
+			expectText(t, <-done, "make/db of api as shop, 1")
+			<-time.After(time.Minute)
+			if diff := cmp.Diff([]string{"a app"}, inner.revoked()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	})
+}
+
+// stuck is a store that does not answer when a lease is given back.
+type stuck struct{ *counting }
+
+func (s stuck) Revoke(ctx context.Context, _ store.Session, _ store.Lease) error {
+	<-ctx.Done()
+	return fmt.Errorf("%w: hangs", store.ErrUnavailable)
+}
+
+// Leases that cannot be given back hold up none that goes on.
+func TestReturnsThatHangHoldUpNoRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := stuck{&counting{lease: store.Lease{Duration: 12 * time.Minute, Renewable: true}}}
+		s := keep(inner)
+		running(t, s, func() {
+			first := got(t, s, session("api", "a"), "make/db")
+			for n := range 400 {
+				got(t, s, session("api", fmt.Sprint(n)), "make/db")
+				s.Leave("shop", "uid-of-"+fmt.Sprint(n), "app")
+			}
+			for range 30 {
+				<-time.After(mountEvery)
+				expectText(t, got(t, s, session("api", "a"), "make/db"), first)
+			}
+		})
+	})
+}
+
+// The end of Run waits for what is asked for, which would be lost.
+func TestRunWaitsForWhatIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &counting{lease: store.Lease{Duration: time.Hour}, delay: 20 * time.Second}
+		s := keep(inner)
+		began := time.Now()
+		running(t, s, func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := s.Read(ctx, session("api", "a"), refTo(t, "make/db")); err == nil {
+				t.Error("read within a second what takes twenty")
+			}
+		})
+		if took := time.Since(began); took != 20*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		expectText(t, got(t, s, session("api", "a"), "make/db"), "make/db of api as shop, 1")
 	})
 }

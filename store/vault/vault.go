@@ -44,7 +44,7 @@ func (s *Store) Resolve(ctx context.Context, session store.Session, ref store.Re
 	}
 	p, err := s.find(ctx, session, ref.Path)
 	if err != nil {
-		return store.Resolved{}, s.explain(ctx, session, err)
+		return store.Resolved{}, s.explain(ctx, session, err, store.ErrDoubt)
 	}
 	makes = makes || p.engine == Other
 	if p.engine != KV2 {
@@ -79,7 +79,7 @@ func isInternal(first string, deeper bool) bool {
 func (s *Store) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
 	p, err := s.find(ctx, session, ref.Path)
 	if err != nil {
-		return store.Value{}, s.explain(ctx, session, err)
+		return store.Value{}, s.explain(ctx, session, err, store.ErrDoubt)
 	}
 	request, err := p.request(ref)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Store) Read(ctx context.Context, session store.Session, ref store.Ref) 
 	request.Namespace, request.Token = s.in(session), session.Token
 	answer, err := s.conn.Do(ctx, request)
 	if err != nil {
-		return store.Value{}, s.explain(ctx, session, err)
+		return store.Value{}, s.explain(ctx, session, err, store.ErrDoubt)
 	}
 	value, err := p.value(answer)
 	if err == nil {
@@ -106,7 +106,7 @@ func (s *Store) Renew(ctx context.Context, session store.Session, lease store.Le
 	})
 	switch {
 	case err != nil:
-		return store.Lease{}, s.explain(ctx, session, err)
+		return store.Lease{}, s.explain(ctx, session, err, store.ErrUnavailable)
 	case answer == nil || answer.LeaseDuration <= 0:
 		return store.Lease{}, fmt.Errorf("%w: the answer says nothing of the lease's life", store.ErrInvalid)
 	}
@@ -121,7 +121,7 @@ func (s *Store) Revoke(ctx context.Context, session store.Session, lease store.L
 		Body: map[string]any{"lease_id": string(lease.ID.Reveal())},
 	})
 	if err != nil {
-		return s.explain(ctx, session, err)
+		return s.explain(ctx, session, err, store.ErrUnavailable)
 	}
 	return nil
 }
@@ -171,8 +171,10 @@ func (s *Store) find(ctx context.Context, session store.Session, path store.Path
 // explain tells the two meanings of a 403 apart: the token has ended, or a policy
 // says no. It asks about the token instead of logging in to see. A token without
 // the default policy may not ask; where the server does not say which it is, the
-// answer is a doubt.
-func (s *Store) explain(ctx context.Context, session store.Session, err error) error {
+// answer is a doubt. Where it cannot be asked at all, the error is of the kind unasked:
+// for a read a denial is an answer all the same, and what is done in the background is
+// tried again.
+func (s *Store) explain(ctx context.Context, session store.Session, err, unasked error) error {
 	if !errors.Is(err, store.ErrDenied) {
 		return err
 	}
@@ -181,8 +183,8 @@ func (s *Store) explain(ctx context.Context, session store.Session, err error) e
 	})
 	denial := strings.TrimPrefix(err.Error(), store.ErrDenied.Error())
 	switch {
-	case errors.Is(asked, store.ErrUnavailable): // a denial is an answer all the same
-		return fmt.Errorf("%w%s; whether the login has ended cannot be asked: %s", store.ErrDoubt, denial, asked.Error())
+	case errors.Is(asked, store.ErrUnavailable):
+		return fmt.Errorf("%w%s; whether the login has ended cannot be asked: %s", unasked, denial, asked.Error())
 	case !errors.Is(asked, store.ErrDenied):
 		return fmt.Errorf("%w%s; no policy of the role allows it", store.ErrDenied, denial)
 	case HasEnded(asked):

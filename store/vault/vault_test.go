@@ -485,7 +485,14 @@ func TestDenialWhileTheTokenCannotBeAsked(t *testing.T) {
 	}
 	_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "secret/shop/db"))
 	if !errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("got %v", err)
+		t.Errorf("a read: %v", err)
+	}
+	lease := store.Lease{ID: secret.New([]byte("database/creds/shop/1")), Duration: time.Hour}
+	_, err = open(t, s.URL).Renew(t.Context(), session(), lease) // is tried again
+	for what, err := range map[string]error{"a renewal": err, "a return": open(t, s.URL).Revoke(t.Context(), session(), lease)} {
+		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDoubt) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
