@@ -2,10 +2,19 @@ package cli
 
 import (
 	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
 
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
 )
+
+// collectAt is by how much of what is in use memory may grow, in percent, before the
+// garbage in it is looked for. With 110 pods the process takes 40 MiB, and 47 with Go's
+// own 100. For that a mount costs 0.05 ms more of a processor, or 0.8 ms when all is
+// read anew; a node has one or two a second.
+const collectAt = 40
 
 // Prepare sets what holds for the whole process. main calls it once, before anything
 // else runs.
@@ -19,5 +28,9 @@ func Prepare() error {
 		return fmt.Errorf("make a pool of buffers: %w", err)
 	}
 	experimental.SetDefaultBufferPool(pool)
+	if os.Getenv("GOGC") == "" { // or else whoever set that knows better
+		debug.SetGCPercent(collectAt)
+	}
+	runtime.MemProfileRate = 0 // nobody reads the profile, which takes memory itself
 	return nil
 }

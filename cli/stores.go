@@ -16,10 +16,9 @@ import (
 )
 
 const (
-	// requestsAtOnce is how many questions one store is asked at a time.
-	requestsAtOnce = 64
-	// maxKept is how much of one store is remembered, in bytes.
-	maxKept = 16 << 20
+	// requestsAtOnce is how many questions one store is asked at a time, and about how
+	// many connections that takes.
+	requestsAtOnce = 32
 	// deliverWithin is what it takes beyond the driver's interval until a credential is
 	// in the pod: the kubelet's call, and a few that fail.
 	deliverWithin = 3 * time.Minute
@@ -108,12 +107,13 @@ func (o opener) pile(s config.Store, method auth.Method, asked store.Store, now 
 	counted := o.metrics.CountReads(s.Name, asked)
 	bounded := store.Limit(store.LogIn(counted, sessions, now), requestsAtOnce)
 	kept := store.Keep(bounded, store.KeepOptions{
-		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: maxKept, Now: now, Log: o.log,
+		Refresh: *s.Refresh, Stale: *s.Stale, PerPod: perPod, Replace: replace, Bytes: int64(*s.MemoryMiB) << 20, Now: now, Log: o.log,
 		Vouch:     func(session store.Session) { sessions.Vouch(session.Identity, session.Role) },
 		Forgotten: o.rotation.Forgotten(s.Name, o.log),
 		Changed:   state.change,
 	})
 	o.gone.add(kept, sessions)
 	state.hold(sessions, kept)
+	o.metrics.MeasureMemory(s.Name, kept.Held)
 	return kept, []part{sessions.Run, kept.Run}
 }

@@ -99,6 +99,9 @@ func (c *Config) setDefaults() {
 			if s.Stale == nil {
 				s.Stale = new(defaultStale)
 			}
+			if s.MemoryMiB == nil {
+				s.MemoryMiB = new(defaultMemoryMiB)
+			}
 		}
 	}
 	if c.Issuers == nil {

@@ -103,20 +103,26 @@ func (s Store) validate(m mistakes) {
 	}
 }
 
-// validateMemory checks how long what was read counts.
+// validateMemory checks how long what was read counts, and how much of it.
 func (s Store) validateMemory(m mistakes) {
-	const longestRefresh, longestStale = time.Hour, 7 * 24 * time.Hour
+	const longestRefresh, longestStale, mostMiB = time.Hour, 7 * 24 * time.Hour, 1024
 	if s.Bundle != nil && s.Refresh != nil {
 		m.at("refresh").add("a bundle is read again when its file changes; remove it")
 	}
 	if s.Bundle != nil && s.Stale != nil {
 		m.at("stale").add("a bundle lies on the node and has no outages; remove it")
 	}
+	if s.Bundle != nil && s.MemoryMiB != nil {
+		m.at("memoryMiB").add("a bundle is kept as a whole; remove it")
+	}
 	if s.Vault != nil && (*s.Refresh < 0 || *s.Refresh > longestRefresh) {
 		m.at("refresh").add("%s is not from 0s to 1h", *s.Refresh)
 	}
 	if s.Vault != nil && (*s.Stale < 0 || *s.Stale > longestStale) {
 		m.at("stale").add("%s is not from 0s to 168h", *s.Stale)
+	}
+	if s.Vault != nil && (*s.MemoryMiB < 1 || *s.MemoryMiB > mostMiB) {
+		m.at("memoryMiB").add("%d is not from 1 to 1024", *s.MemoryMiB)
 	}
 }
 

@@ -26,10 +26,10 @@ func (r *rendering) envelope(o *Object, answer secret.Tree) error {
 // fromEnvelope is the value under key, or without a key the whole answer. A key is
 // a name and no way further in.
 func fromEnvelope(answer secret.Tree, key string) (secret.Bytes, error) {
-	data, _ := answer.Child("data")
 	if key == "" {
-		return wholeAnswer(answer, data)
+		return wholeAnswer(answer)
 	}
+	data, _ := answer.Child("data")
 	inner, _ := data.Child("data")
 	if _, isMap := inner.Reveal().(map[string]any); isMap {
 		data = inner // a KV v2 engine's
@@ -45,11 +45,8 @@ func fromEnvelope(answer secret.Tree, key string) (secret.Bytes, error) {
 }
 
 // wholeAnswer has the order of fields that the API's own client gives it.
-func wholeAnswer(answer, data secret.Tree) (secret.Bytes, error) {
-	field := func(name string) any {
-		value, _ := answer.Child(name)
-		return value.Reveal()
-	}
+func wholeAnswer(answer secret.Tree) (secret.Bytes, error) {
+	fields, _ := answer.Reveal().(map[string]any)
 	return asJSON(struct {
 		RequestID     string `json:"request_id"` // another at every poll: left empty
 		LeaseID       any    `json:"lease_id"`
@@ -58,8 +55,8 @@ func wholeAnswer(answer, data secret.Tree) (secret.Bytes, error) {
 		Data          any    `json:"data"`
 		Warnings      any    `json:"warnings"`
 	}{
-		LeaseID: field("lease_id"), LeaseDuration: field("lease_duration"), Renewable: field("renewable"),
-		Data: data.Reveal(), Warnings: field("warnings"),
+		LeaseID: fields["lease_id"], LeaseDuration: fields["lease_duration"], Renewable: fields["renewable"],
+		Data: fields["data"], Warnings: fields["warnings"],
 	})
 }
 

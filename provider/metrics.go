@@ -153,6 +153,17 @@ func (m *Metrics) CountReads(name string, s store.Store) store.Store {
 	return store.Decorate(s, countedStore{store.Decorated{Store: s}, name, m})
 }
 
+// MeasureMemory shows what held says of a store.
+func (m *Metrics) MeasureMemory(store string, held func() int64) {
+	if m == nil {
+		return
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "keymount_store_memory_bytes", ConstLabels: prometheus.Labels{"store": store},
+		Help: "Memory that what was read of a store takes; at its memoryMiB, secrets are read more often than refresh says.",
+	}, func() float64 { return float64(held()) }))
+}
+
 // CountLogins counts the logins to a store, those that are remembered are none, and
 // what becomes of them.
 func (m *Metrics) CountLogins(store string, method auth.Method) auth.Method {
@@ -334,7 +345,10 @@ func (m *Metrics) Listen(ctx context.Context, address string, log *slog.Logger) 
 		return nil, fmt.Errorf("metrics: %w; write a free address of this machine under metrics in keymount.yaml, or remove it", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(http.MethodGet+" "+metricsPath, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle(http.MethodGet+" "+metricsPath, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes,
+		DisableCompression:  true, // which would keep a mebibyte for an answer of 20 KiB
+	}))
 	return &MetricsServer{listener: listener, http: &http.Server{
 		Handler: mux, ReadTimeout: scrapeLimit, WriteTimeout: scrapeLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),

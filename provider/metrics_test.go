@@ -202,7 +202,11 @@ func TestMetricsManual(t *testing.T) {
 	startCounted(t, metrics)
 	metrics.CountReads("prod", leasing{})
 	metrics.CountLogins("prod", renewing{})
+	metrics.MeasureMemory("logins", func() int64 { return 12 })
 	text := scrape(t, serveMetrics(t, metrics))
+	if got := counted(t, text)[`keymount_store_memory_bytes{store="logins"}`]; got != 12 {
+		t.Errorf("the store is said to take %v bytes", got)
+	}
 	found := regexp.MustCompile(`(?m)^# HELP (keymount_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1)
 	for _, m := range found {
 		if row := regexp.MustCompile("(?m)^\\| `" + m[1] + "({[a-z,]+})?` \\| " + m[3] + " \\| " + regexp.QuoteMeta(m[2]) + " \\|$"); !row.Match(manual) {

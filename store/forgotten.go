@@ -40,4 +40,5 @@ func (k *Keeper) sweep(ctx context.Context) {
 		}
 		k.o.Forgotten(ctx, Forgotten{Pod: v.reader.pod, Class: v.reader.class, Path: v.reader.path, Ends: ends})
 	}
+	k.paths.sweep(k.idle())
 }

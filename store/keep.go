@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -27,7 +26,7 @@ type KeepOptions struct {
 	// Replace is how long before its end a credential is replaced: longer than the
 	// replacement takes to reach the pod.
 	Replace time.Duration
-	// Bytes is about how much is kept at most.
+	// Bytes is about how much memory what is kept takes at most.
 	Bytes int64
 	// Vouch is told of every session whose pod was mounted with what is remembered: its
 	// login is still wanted. nil tells nobody.
@@ -51,8 +50,9 @@ const (
 	idleSweeps = 10
 	// sweepEvery is the default of how often there is one.
 	sweepEvery = time.Minute
-	// resolvedBytes bounds what is remembered of paths.
-	resolvedBytes = 2 << 20
+	// pathShare is which part of the memory is for what paths are: twice as many as
+	// secrets of 4 KiB. What is beyond costs time and seldom a request.
+	pathShare = 8
 )
 
 // Keep remembers what s answers, so that load follows secrets and not pods: a
@@ -66,8 +66,11 @@ const (
 // the next, for as long as Stale. What a store makes for one volume, a credential
 // with a lease or a certificate, is kept as long as it lives, see lease.go.
 func Keep(s Store, o KeepOptions) Kept {
-	k := &Keeper{store: s, o: o, values: newMemory[key, Value](o.Bytes, sizeOf, o.Now)}
-	k.paths = newMemory[key, Resolved](resolvedBytes, func(r Resolved) int64 { return int64(len(r.Path.String())) }, o.Now)
+	paths := o.Bytes / pathShare
+	k := &Keeper{
+		store: s, o: o,
+		values: newMemory[key](o.Bytes-paths, heldBy, o.Now), paths: newMemory[key](paths, heldByPath, o.Now),
+	}
 	k.values.landed, k.values.orphaned = k.landed, k.orphaned
 	k.leaser, _ = s.(Leaser)
 	resolver, ok := s.(Resolver)
@@ -80,13 +83,20 @@ func Keep(s Store, o KeepOptions) Kept {
 // Kept is a Store that remembers.
 type Kept interface {
 	Store
-	// Refresh makes the next mount of each secret read it again.
-	Refresh()
+	Memory
 	// Leave says that a volume is gone: what was made for it is given back.
 	Leave(namespace, podUID, class string)
 	// Run renews and gives back leases, and forgets what nobody asks for any more, until
 	// ctx ends.
 	Run(ctx context.Context) error
+}
+
+// Memory is what was read of a store.
+type Memory interface {
+	// Refresh makes the next mount of each secret read it again.
+	Refresh()
+	// Held is about how many bytes it takes.
+	Held() int64
 }
 
 // Keeper is what [Keep] makes of a store.
@@ -101,46 +111,6 @@ type Keeper struct {
 	refreshed atomic.Pointer[time.Time]
 }
 
-// key is who reads what.
-type key struct {
-	issuer, audience, namespace, serviceAccount, serviceAccountUID, role string
-	podUID, class                                                        string // of what is made for one volume
-	path, literal, version                                               string
-	query, args                                                          sum
-}
-
-// sum is the SHA-256 of a text, which may be long; zero for none.
-type sum [sha256.Size]byte
-
-func sumOf(text string) sum {
-	if text == "" {
-		return sum{}
-	}
-	return sha256.Sum256([]byte(text))
-}
-
-func (k *Keeper) key(session Session, path Path, ref Ref, volume bool) key {
-	i := session.Identity
-	one := key{
-		issuer: i.Issuer, audience: i.Audience, namespace: i.Namespace, serviceAccount: i.ServiceAccount, serviceAccountUID: i.ServiceAccountUID,
-		role: session.Role, path: path.String(), version: ref.Version, query: sumOf(ref.Query), args: sumOf(ref.Args),
-	}
-	if k.o.PerPod || volume {
-		one.podUID = i.PodUID
-	}
-	if volume {
-		one.class = session.Class
-	}
-	return one
-}
-
-// valueKey is that of what is at a path.
-func (k *Keeper) valueKey(session Session, ref Ref, resolved Resolved) key {
-	one := k.key(session, resolved.Path, ref, resolved.Makes && !ref.Shared)
-	one.literal = resolved.Literal // what is no ordinary secret is another thing than a secret of that name
-	return one
-}
-
 // Read implements [Store].
 func (k *Keeper) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
 	return k.read(ctx, session, ref, Resolved{Path: ref.Path})
@@ -150,7 +120,7 @@ func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Re
 	if resolved.Makes {
 		session.Lasting = k.leastLife()
 	}
-	got, err := k.values.get(ctx, k.valueKey(session, ref, resolved), question[Value]{
+	got, err := k.values.get(ctx, k.key(session, ref, resolved), question[Value]{
 		fresh: func(v Value, at time.Time) bool { return k.fresh(v, at, ref) },
 		ask: func(ctx context.Context, old *Value, f *flight[Value]) (Value, error) {
 			session := session.joined(f.hurry)
@@ -171,7 +141,7 @@ func (k *Keeper) read(ctx context.Context, session Session, ref Ref, resolved Re
 	if err != nil {
 		return Value{}, err
 	}
-	if err := Spend(ctx, int(sizeOf(got.value))); err != nil {
+	if err := Spend(ctx, got.value.Data.Size()); err != nil {
 		return Value{}, err
 	}
 	if k.o.Vouch != nil {
@@ -250,6 +220,9 @@ func (k *Keeper) Refresh() {
 	now := k.o.Now()
 	k.refreshed.Store(&now)
 }
+
+// Held implements [Memory].
+func (k *Keeper) Held() int64 { return k.values.held() + k.paths.held() }
 
 // instead tells whether an old value may stand in for an answer that failed: only
 // where there was none, within the operator's limit and the value's own life.
@@ -357,15 +330,6 @@ func (k *keptResolver) freshPath(_ Resolved, at time.Time) bool {
 	return age >= 0 && age < max(k.o.Refresh, time.Second)
 }
 
-// pathKey leaves out what does not change what a path is.
-func (k *keptResolver) pathKey(session Session, ref Ref) key {
-	one := k.key(session, ref.Path, Ref{}, false)
-	if ref.Args != "" {
-		one.args = sumOf("a write")
-	}
-	return one
-}
-
 // Read implements [Store].
 func (k *keptResolver) Read(ctx context.Context, session Session, ref Ref) (Value, error) {
 	resolved, err := k.Resolve(ctx, session, ref)
@@ -375,5 +339,19 @@ func (k *keptResolver) Read(ctx context.Context, session Session, ref Ref) (Valu
 	return k.read(ctx, session, ref, resolved)
 }
 
-// sizeOf leaves the envelope out: its texts are those of the data.
-func sizeOf(v Value) int64 { return int64(v.Data.Size()) }
+// credentialSize is about what the life of a lease takes: a session and its texts.
+const credentialSize = 1024
+
+// heldBy is what a value takes in memory, in bytes.
+func heldBy(v Value) int64 {
+	held := v.Data.Held() + v.Envelope.Held() + len(v.Version)
+	for _, text := range v.Warnings {
+		held += len(text)
+	}
+	if v.Lease != nil {
+		held += credentialSize + v.Lease.ID.Held()
+	}
+	return int64(held)
+}
+
+func heldByPath(r Resolved) int64 { return int64(len(r.Path.String())) }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // flightLimit ends one read for all who wait for it; it outlives the mount that
@@ -16,9 +17,6 @@ const flightLimit = 25 * time.Second
 
 // flightBudget is what one answer may have; each who waits for it spends of its own.
 const flightBudget = 6 << 20
-
-// cellSize is about what a question takes without its answer.
-const cellSize = 512
 
 // maxHold is the longest that a refusal counts without being asked for again.
 const maxHold = time.Minute
@@ -29,6 +27,7 @@ const maxHold = time.Minute
 type memory[K comparable, V any] struct {
 	now  func() time.Time
 	size func(V) int64
+	cell int64 // what a question takes without its answer, in bytes
 	most int64 // bytes
 	// landed is told, with the lock held, what was known before an answer and what it
 	// says, which may be nothing; nil tells nobody.
@@ -86,6 +85,11 @@ type flight[V any] struct {
 func newMemory[K comparable, V any](most int64, size func(V) int64, now func() time.Time) *memory[K, V] {
 	m := &memory[K, V]{now: now, size: size, most: most, cells: map[K]*list.Element{}}
 	m.fewer = sync.NewCond(&m.mu)
+	var entry struct { // of the map, which may be half empty
+		key     K
+		element *list.Element
+	}
+	m.cell = int64(unsafe.Sizeof(cell[K, V]{}) + unsafe.Sizeof(list.Element{}) + 2*unsafe.Sizeof(entry)) //nolint:gosec // G115: some hundred
 	return m
 }
 
@@ -255,15 +259,18 @@ func (m *memory[K, V]) land(c *cell[K, V], f *flight[V], q question[V]) {
 	if f.err == nil && c.left && m.orphaned != nil {
 		m.orphaned(f.value)
 	}
+	defer m.weighLocked(c)
 	if f.err == nil {
-		c.denial = denial{}
-		m.setLocked(c, true, f.value, f.at)
+		c.known, c.value, c.at, c.denial = true, f.value, f.at, denial{}
 		return
 	}
-	c.denial = denial{f.err, m.now(), q.hold(f.err, c.denial.pause)}
+	pause := q.hold(f.err, c.denial.pause)
+	if c.denial = (denial{}); pause > 0 {
+		c.denial = denial{f.err, m.now(), pause}
+	}
 	if isAnswer(f.err) { // the end of the old value
 		var none V
-		m.setLocked(c, false, none, f.at)
+		c.known, c.value = false, none
 	}
 }
 
@@ -277,16 +284,19 @@ func isAnswer(err error) bool {
 	return false
 }
 
-// setLocked changes what a cell knows. One that was evicted meanwhile is nobody's
+// weighLocked notes what a cell takes now. One that was evicted meanwhile is nobody's
 // any more: those who wait have the value from the flight.
-func (m *memory[K, V]) setLocked(c *cell[K, V], known bool, value V, at time.Time) {
-	c.known, c.value, c.at = known, value, at
+func (m *memory[K, V]) weighLocked(c *cell[K, V]) {
 	if e := m.cells[c.key]; e == nil || e.Value != any(c) {
 		return
 	}
 	m.bytes -= c.size
-	if c.size = cellSize; known {
-		c.size += m.size(value)
+	c.size = m.cell
+	if c.known {
+		c.size += m.size(c.value)
+	}
+	if c.denial.err != nil {
+		c.size += 2 * int64(len(c.denial.err.Error())) // what it wraps has most of the text again
 	}
 	m.bytes += c.size
 	m.shrinkLocked()
@@ -309,9 +319,9 @@ func (m *memory[K, V]) evictLocked(e *list.Element) {
 func (m *memory[K, V]) touchLocked(key K) *cell[K, V] {
 	e := m.cells[key]
 	if e == nil {
-		e = m.order.PushFront(&cell[K, V]{key: key, size: cellSize})
+		e = m.order.PushFront(&cell[K, V]{key: key, size: m.cell})
 		m.cells[key] = e
-		m.bytes += cellSize
+		m.bytes += m.cell
 		m.shrinkLocked()
 	}
 	return m.useLocked(e)
@@ -373,4 +383,11 @@ func (m *memory[K, V]) each(idle int, f func(V)) {
 			f(c.value)
 		}
 	}
+}
+
+// held is how many bytes are remembered, about.
+func (m *memory[K, V]) held() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes
 }

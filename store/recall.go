@@ -19,7 +19,7 @@ func (k *keptResolver) RecallPath(session Session, ref Ref) (Resolved, bool) {
 
 // Recall implements [Recaller].
 func (k *keptResolver) Recall(session Session, ref Ref, resolved Resolved) (Value, bool) {
-	value, known := k.values.recall(k.valueKey(session, ref, resolved), func(v Value, at time.Time) bool { return k.fresh(v, at, ref) })
+	value, known := k.values.recall(k.key(session, ref, resolved), func(v Value, at time.Time) bool { return k.fresh(v, at, ref) })
 	if known && k.o.Vouch != nil {
 		k.o.Vouch(session)
 	}

@@ -40,9 +40,8 @@ func (r *returns) take() []*credential {
 // store's policies allow that; else it expires. Who can say so in one namespace ends
 // nothing of another.
 func (k *Keeper) Leave(namespace, podUID, class string) {
-	gone := k.values.drop(func(one key) bool {
-		return one.namespace == namespace && one.podUID == podUID && one.class == class
-	})
+	volume := volumeOf(namespace, podUID, class)
+	gone := k.values.drop(func(one key) bool { return one.volume == volume })
 	for _, v := range gone {
 		k.orphaned(v)
 	}

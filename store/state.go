@@ -66,26 +66,9 @@ type pathState struct {
 	Path, Literal string
 }
 
-type keyState struct {
-	Issuer, Audience, Namespace, ServiceAccount, ServiceAccountUID, Role string
-	PodUID, Class                                                        string
-	Path, Literal, Version                                               string
-	Query, Args                                                          sum
-}
+type keyState struct{ Volume, What sum }
 
-func (k key) state() keyState {
-	return keyState{
-		Issuer: k.issuer, Audience: k.audience, Namespace: k.namespace, ServiceAccount: k.serviceAccount, ServiceAccountUID: k.serviceAccountUID,
-		Role: k.role, PodUID: k.podUID, Class: k.class, Path: k.path, Literal: k.literal, Version: k.version, Query: k.query, Args: k.args,
-	}
-}
-
-func (k keyState) key() key {
-	return key{
-		issuer: k.Issuer, audience: k.Audience, namespace: k.Namespace, serviceAccount: k.ServiceAccount, serviceAccountUID: k.ServiceAccountUID,
-		role: k.Role, podUID: k.PodUID, class: k.Class, path: k.Path, literal: k.Literal, version: k.Version, query: k.Query, args: k.Args,
-	}
-}
+func (k keyState) key() key { return key{k.Volume, k.What} }
 
 // MarshalText writes hexadecimal digits.
 func (s sum) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
@@ -106,7 +89,7 @@ func (k *Keeper) Snapshot() (secret.Bytes, error) {
 		state.Values = append(state.Values, e.value.state(e.key, e.at))
 	}
 	for _, e := range k.paths.all(func(r Resolved) bool { return r.Makes }) {
-		state.Paths = append(state.Paths, pathState{e.key.state(), e.at, e.value.Path.String(), e.value.Literal})
+		state.Paths = append(state.Paths, pathState{keyState{e.key.volume, e.key.what}, e.at, e.value.Path.String(), e.value.Literal})
 	}
 	text, err := json.Marshal(state)
 	if err != nil { // which may quote what could not be written
@@ -119,7 +102,7 @@ func (k *Keeper) Snapshot() (secret.Bytes, error) {
 // stay as they were written.
 func (v Value) state(key key, at time.Time) valueState {
 	state := valueState{
-		Key: key.state(), At: at, Data: v.Data.Reveal(), Envelope: v.Envelope.Reveal(), Version: v.Version, NotAfter: v.NotAfter, Warnings: v.Warnings,
+		Key: keyState{key.volume, key.what}, At: at, Data: v.Data.Reveal(), Envelope: v.Envelope.Reveal(), Version: v.Version, NotAfter: v.NotAfter, Warnings: v.Warnings,
 	}
 	if inner, ok := v.Envelope.Child("data"); ok && reflect.DeepEqual(inner.Reveal(), state.Data) {
 		state.Data, state.Enveloped = nil, true
@@ -276,5 +259,7 @@ func (m *memory[K, V]) all(fits func(V) bool) (entries []entry[K, V]) {
 func (m *memory[K, V]) put(key K, value V, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.setLocked(m.touchLocked(key), true, value, at)
+	c := m.touchLocked(key)
+	c.known, c.value, c.at = true, value, at
+	m.weighLocked(c)
 }

@@ -29,7 +29,7 @@ const (
 	startLimit = 30 * time.Second
 )
 
-// build makes keymount of the sources beside this module.
+// build makes keymount of the sources beside this module, as the image does.
 func build(ctx context.Context, folder string) (program string, err error) {
 	source, err := programs.FindModule(ctx, "", "github.com/keymount/keymount")
 	if err != nil {
@@ -38,6 +38,7 @@ func build(ctx context.Context, folder string) (program string, err error) {
 	program = filepath.Join(folder, "keymount")
 	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", program, ".") //nolint:gosec // G204: our own source
 	command.Dir = source.Dir
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build keymount: %w\n%s", err, out)
 	}

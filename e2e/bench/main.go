@@ -7,7 +7,7 @@
 //
 // In each scenario all pods of a node start, some at a time; then the driver mounts
 // them again and again, as it does for ever; one secret is rotated; a day's worth of
-// mounts passes; and as many pods again come and go ten times over. The counts of
+// mounts passes; as many pods again come and go ten times over; and then there is quiet. The counts of
 // requests are exact and part of the tests; times are those of this machine, which
 // also runs Vault, the proxy and the driver's part.
 package main
@@ -37,6 +37,7 @@ type options struct {
 	Rounds      int           `json:"rounds"`      // of republishes within refresh
 	Republishes int           `json:"republishes"` // mounts after that
 	Churn       int           `json:"churn"`       // pods that come and go
+	Settle      time.Duration `json:"settle"`      // after that
 }
 
 func main() { os.Exit(run()) }
@@ -53,6 +54,7 @@ func run() int {
 	flag.IntVar(&o.Rounds, "rounds", 10, "times that all pods are mounted again within refresh")
 	flag.IntVar(&o.Republishes, "republishes", 10_000, "mounts of running pods after that, for what stays in memory")
 	flag.IntVar(&o.Churn, "churn", 1100, "pods that come and go after that")
+	flag.DurationVar(&o.Settle, "settle", 30*time.Second, "time after that in which nothing is mounted, for memory that is returned late")
 	output := flag.String("o", "text", "text or json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

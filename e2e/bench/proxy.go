@@ -27,6 +27,8 @@ type proxy struct {
 
 	mu   sync.Mutex
 	seen counts
+	open map[net.Conn]struct{} // to keymount
+	most int                   // of them at a time
 }
 
 // newProxy serves until close.
@@ -40,9 +42,11 @@ func newProxy(ctx context.Context, address string, delay time.Duration) (*proxy,
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	const pooled = 256
-	p := &proxy{url: "http://" + listener.Addr().String(), transport: &http.Transport{MaxIdleConnsPerHost: pooled}}
+	p := &proxy{
+		url: "http://" + listener.Addr().String(), transport: &http.Transport{MaxIdleConnsPerHost: pooled}, open: map[net.Conn]struct{}{},
+	}
 	reverse := &httputil.ReverseProxy{Transport: p.transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	p.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p.server = &http.Server{ReadHeaderTimeout: time.Minute, ConnState: p.connected, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.count(r.URL.Path)
 		<-time.After(delay)
 		reverse.ServeHTTP(w, r)
@@ -67,6 +71,29 @@ func (p *proxy) count(path string) {
 	default:
 		p.seen.Others++
 	}
+}
+
+// connected follows the connections of keymount's.
+func (p *proxy) connected(one net.Conn, state http.ConnState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		p.open[one] = struct{}{}
+		p.most = max(p.most, len(p.open))
+	case http.StateClosed, http.StateHijacked:
+		delete(p.open, one)
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// connections are how many are open, and how many were at most since it was asked last.
+func (p *proxy) connections() (open, most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most = p.most
+	p.most = len(p.open)
+	return len(p.open), most
 }
 
 // take returns what was counted since it was called last.

@@ -44,6 +44,8 @@ const (
 	rowCold         = "resident MiB, all pods mounted"
 	rowLong         = "resident MiB, after many republishes"
 	rowChurn        = "resident MiB, after pods came and went"
+	rowSettled      = "resident MiB, a while later"
+	rowConnections  = "connections to Vault, at most"
 	rowFiles        = "open files, after that"
 	rowGoroutines   = "goroutines, after that"
 )
@@ -83,6 +85,8 @@ func compared() []struct {
 		{rowCold, mib(phaseCold)},
 		{rowLong, mib(phaseLong)},
 		{rowChurn, mib(phaseChurn)},
+		{rowSettled, mib(phaseSettled)},
+		{rowConnections, func(s scenario) string { return strconv.Itoa(s.connections()) }},
 		{rowFiles, of(phaseChurn, func(p phase) float64 { return float64(p.Usage.Files) })},
 		{rowGoroutines, of(phaseChurn, func(p phase) float64 { return float64(p.Usage.Goroutines) })},
 	}
@@ -110,11 +114,19 @@ func (s scenario) phase(name string) phase {
 	return phase{}
 }
 
+// connections are how many there were at most at a time.
+func (s scenario) connections() (most int) {
+	for _, p := range s.Phases {
+		most = max(most, p.Connections)
+	}
+	return most
+}
+
 // print writes a comparison, and all phases.
 func (r report) print(w io.Writer) error {
 	o := r.Options
-	text := fmt.Sprintf("%d pods of %d objects of %d bytes, %d mounts at a time, %s added to each request, refresh %s\n\n",
-		o.Pods, o.Objects, o.Bytes, o.AtOnce, o.Delay, o.Refresh)
+	text := fmt.Sprintf("%d pods of %d objects of %d bytes, %d mounts at a time, %s added to each request, refresh %s, %s of quiet at the end\n\n",
+		o.Pods, o.Objects, o.Bytes, o.AtOnce, o.Delay, o.Refresh, o.Settle)
 	text += tableOf(r.comparison()) + "\n" + tableOf(r.phases())
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("print the result: %w", err)
@@ -153,7 +165,7 @@ func (r report) comparison() [][]string {
 
 func (r report) phases() [][]string {
 	rows := [][]string{{
-		"scenario", "phase", "mounts", "mounts/s", "p50 ms", "p95 ms", "CPU ms/mount", "logins", "reads", "others", "MiB", "goroutines", "open files",
+		"scenario", "phase", "mounts", "mounts/s", "p50 ms", "p95 ms", "CPU ms/mount", "logins", "reads", "others", "MiB", "goroutines", "open files", "connections",
 	}}
 	for _, s := range r.Scenarios {
 		for _, p := range s.Phases {
@@ -161,6 +173,7 @@ func (r report) phases() [][]string {
 				s.Name, p.Name, strconv.Itoa(p.Mounts), rounded(p.perSecond()), rounded(p.P50), rounded(p.P95), rounded(p.CPU),
 				strconv.Itoa(p.Requests.Logins), strconv.Itoa(p.Requests.Reads), strconv.Itoa(p.Requests.Others),
 				fmt.Sprintf("%.1f", p.Usage.ResidentMiB), strconv.Itoa(p.Usage.Goroutines), strconv.Itoa(p.Usage.Files),
+				strconv.Itoa(p.Connections),
 			})
 		}
 	}

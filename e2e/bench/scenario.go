@@ -23,6 +23,7 @@ const (
 	phaseRotation  = "after refresh, one secret rotated"
 	phaseLong      = "many republishes"
 	phaseChurn     = "pods came and went"
+	phaseSettled   = "a while later"
 )
 
 // scenario is a node's life with so many service accounts, and what came of it.
@@ -42,6 +43,9 @@ type phase struct {
 	CPU      float64 `json:"cpuMsPerMount"` // keymount's
 	Requests counts  `json:"requests"`
 	Usage    usage   `json:"usage"` // when it was over
+	// Connections to Vault were open at most, and Open are those that still were.
+	Connections int `json:"connections"`
+	Open        int `json:"openConnections"`
 	// Changed is how many pods got the rotated secret.
 	Changed int `json:"changed"`
 }
@@ -120,16 +124,25 @@ func (a *act) play(ctx context.Context) error {
 	if err := a.server.put(ctx, secretName(0, 0), valueOf(0, 0, a.rotation(), a.Bytes)); err != nil {
 		return err
 	}
-	select {
-	case <-time.After(time.Until(over)):
-	case <-ctx.Done():
-		return fmt.Errorf("wait for refresh: %w", ctx.Err())
+	if err := wait(ctx, time.Until(over)); err != nil {
+		return err
 	}
 	return errors.Join(
 		a.phase(ctx, phaseRotation, running),
 		a.phase(ctx, phaseLong, slices.Repeat(running, 1+a.Republishes/len(running))[:a.Republishes]),
 		a.phase(ctx, phaseChurn, passing),
+		wait(ctx, a.Settle),
+		a.phase(ctx, phaseSettled, nil),
 	)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait: %w", ctx.Err())
+	}
 }
 
 // rotation names the value of the first secret, for no two scenarios the same.
@@ -162,6 +175,7 @@ func (a *act) phase(ctx context.Context, name string, pods []pod) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	p.Usage = usage
+	p.Open, p.Connections = a.proxy.connections()
 	if len(pods) > 0 {
 		slices.Sort(took)
 		p.P50, p.P95 = milliseconds(took[len(took)/2]), milliseconds(took[len(took)*95/100])

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os/exec"
 	"strings"
-	"syscall"
 
 	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
@@ -63,9 +62,9 @@ func startVault(ctx context.Context, progress io.Writer) (*server, error) {
 	return s, nil
 }
 
+// stop sends no signal: one that comes while it ends would be how it ended.
 func (s *server) stop() error {
 	_ = s.input.Close() // it has ended already, if this fails
-	_ = s.command.Process.Signal(syscall.SIGTERM)
 	if err := s.command.Wait(); err != nil {
 		return fmt.Errorf("stop Vault: %w", err)
 	}

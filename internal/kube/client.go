@@ -1,11 +1,14 @@
 package kube
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
-	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 )
@@ -23,21 +26,30 @@ func inCluster(what string) (*rest.Config, error) {
 	return config, nil
 }
 
-// coreClient speaks of the core group's objects alone. limit ends each of its requests;
-// zero does not.
+// coreClient speaks of the core group's objects as JSON, without their types: those are
+// the largest part of a program that links them. limit ends each of its requests; zero
+// does not.
 func coreClient(config *rest.Config, limit time.Duration) (*rest.RESTClient, error) {
-	scheme := runtime.NewScheme()
-	if err := core.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("learn the API's objects: %w", err)
-	}
+	scheme, core := runtime.NewScheme(), schema.GroupVersion{Version: "v1"}
+	meta.AddToGroupVersion(scheme, core) // the API server's failures
 	config = rest.CopyConfig(config)
 	config.Timeout = limit
 	config.APIPath = "/api"
-	config.GroupVersion = &core.SchemeGroupVersion
+	config.GroupVersion = &core
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)
 	}
 	return client, nil
+}
+
+// create posts an object as it is written in JSON.
+func create(ctx context.Context, client *rest.RESTClient, namespace, resource string, object any) error {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("write it as JSON: %w", err)
+	}
+	request := client.Post().Namespace(namespace).Resource(resource).SetHeader("Content-Type", runtime.ContentTypeJSON)
+	return request.Body(text).Do(ctx).Error() //nolint:wrapcheck // the caller looks at its kind
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -80,12 +79,12 @@ func EventsTo(config *rest.Config, node string, now func() time.Time) (*Events, 
 // mend. It never waits: without a Run, or with an API server that does not keep up,
 // events are dropped, and Run logs how many.
 func (e *Events) Warning(pod auth.Pod, class, reason, message string) {
-	e.put(event{pod, class, core.EventTypeWarning, reason, message})
+	e.put(event{pod, class, "Warning", reason, message})
 }
 
 // Normal tells of something that went well.
 func (e *Events) Normal(pod auth.Pod, class, reason, message string) {
-	e.put(event{pod, class, core.EventTypeNormal, reason, message})
+	e.put(event{pod, class, "Normal", reason, message})
 }
 
 func (e *Events) put(one event) {
@@ -209,15 +208,17 @@ func eventName(pod string, at time.Time) string {
 
 func (e *Events) create(ctx context.Context, one event, r record) error {
 	at := meta.NewTime(r.at)
-	err := e.client.Post().Namespace(one.pod.Namespace).Resource("events").Body(&core.Event{
-		ObjectMeta: meta.ObjectMeta{Namespace: one.pod.Namespace, Name: r.name},
-		InvolvedObject: core.ObjectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: one.pod.Namespace, Name: one.pod.Name, UID: types.UID(one.pod.UID),
+	err := create(ctx, e.client, one.pod.Namespace, "events", map[string]any{
+		"apiVersion": "v1", "kind": "Event",
+		"metadata": map[string]any{"namespace": one.pod.Namespace, "name": r.name},
+		"involvedObject": map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "namespace": one.pod.Namespace, "name": one.pod.Name, "uid": one.pod.UID,
 		},
-		Type: one.kind, Reason: one.reason, Message: r.message, Count: r.count,
-		FirstTimestamp: at, LastTimestamp: at,
-		Source: core.EventSource{Component: component, Host: e.node}, ReportingController: component, ReportingInstance: e.node,
-	}).Do(ctx).Error()
+		"type": one.kind, "reason": one.reason, "message": r.message, "count": r.count,
+		"firstTimestamp": at, "lastTimestamp": at,
+		"source":             map[string]any{"component": component, "host": e.node},
+		"reportingComponent": component, "reportingInstance": e.node,
+	})
 	if err != nil {
 		return fmt.Errorf("create an event: %w", err)
 	}

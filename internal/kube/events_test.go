@@ -1,6 +1,7 @@
 package kube_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	core "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/keymount/keymount/auth"
@@ -47,6 +49,13 @@ func (a *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	one := request{Method: r.Method, Path: r.URL.Path, Type: r.Header.Get("Content-Type"), At: time.Now()}
 	if err := json.Unmarshal(body, &one.Body); err != nil {
 		return nil, err
+	}
+	if r.Method == http.MethodPost { // of nothing but what an event has
+		strict := json.NewDecoder(bytes.NewReader(body))
+		strict.DisallowUnknownFields()
+		if err := strict.Decode(new(core.Event)); err != nil {
+			return nil, err
+		}
 	}
 	code, hold := a.add(one)
 	if hold != nil {

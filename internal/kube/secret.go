@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
-	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -29,16 +27,16 @@ func CreateSecretOnceAt(ctx context.Context, config *rest.Config, namespace, nam
 	if err != nil {
 		return false, err
 	}
-	object := &core.Secret{
-		ObjectMeta: meta.ObjectMeta{
-			Namespace: namespace, Name: name,
-			Labels: map[string]string{"app.kubernetes.io/name": component},
+	err = create(ctx, client, namespace, "secrets", map[string]any{
+		"apiVersion": "v1", "kind": "Secret",
+		"metadata": map[string]any{
+			"namespace": namespace, "name": name,
+			"labels": map[string]string{"app.kubernetes.io/name": component},
 			// Helm must not remove what it cannot make again.
-			Annotations: map[string]string{"helm.sh/resource-policy": "keep"},
+			"annotations": map[string]string{"helm.sh/resource-policy": "keep"},
 		},
-		Data: map[string][]byte{key: value.Reveal()},
-	}
-	err = client.Post().Namespace(namespace).Resource("secrets").Body(object).Do(ctx).Error()
+		"data": map[string][]byte{key: value.Reveal()},
+	})
 	if errors.IsAlreadyExists(err) {
 		return false, nil
 	}

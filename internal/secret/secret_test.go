@@ -50,7 +50,8 @@ func holders(t *testing.T) map[string]any {
 	h.inner.value = value
 	return map[string]any{
 		"bytes": value, "bytes pointer": &value, "tree": deep, "tree pointer": &deep, "text tree": tree(t, canary),
-		"list": []secret.Bytes{value}, "map": map[string]secret.Tree{"a": deep}, "struct": h, "struct pointer": &h,
+		"made tree": secret.NewMadeTree(len(canary), func() any { return canary }),
+		"list":      []secret.Bytes{value}, "map": map[string]secret.Tree{"a": deep}, "struct": h, "struct pointer": &h,
 		"anonymous": struct{ secret.Bytes }{value}, "error": fmt.Errorf("failed with %v and %q", value, deep),
 	}
 }

@@ -19,9 +19,14 @@ var ErrNoKey = errors.New("no such key")
 type Tree struct {
 	hidden
 	reveal func() any
+	held   int // what reveal holds in memory; 0 for what it returns
 }
 
 func treeOf(v any) Tree { return Tree{reveal: func() any { return v }} }
+
+// NewMadeTree is a tree that is made whenever somebody looks at it, of something that
+// holds so many bytes: for what few look at. what returns what [NewTree] accepts.
+func NewMadeTree(held int, what func() any) Tree { return Tree{reveal: what, held: held} }
 
 // NewTree takes v over. It accepts nil, bool, string, json.Number, []any and
 // map[string]any, nested in any way; anything else is an error. Numbers come as
@@ -151,7 +156,7 @@ func (t Tree) Reveal() any {
 	return t.reveal()
 }
 
-// Size is about how much memory the tree takes, in bytes.
+// Size is about how many bytes the tree has as text, and more where it has many parts.
 func (t Tree) Size() int { return sizeOf(t.Reveal()) }
 
 func sizeOf(v any) int {

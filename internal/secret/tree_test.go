@@ -170,3 +170,19 @@ func TestNewTreeMistakes(t *testing.T) {
 		})
 	}
 }
+
+// A made tree holds what its maker says, and what is in it what was made.
+func TestMadeTree(t *testing.T) {
+	made := 0
+	lazy := secret.NewMadeTree(1000, func() any { made++; return map[string]any{"a": "b"} })
+	if held := lazy.Held(); made != 0 || held < 1000 || held > 1100 {
+		t.Errorf("it holds %d bytes and was made %d times", held, made)
+	}
+	part, err := lazy.Get("a")
+	if err != nil || part.Reveal() != "b" || made != 1 || part.Held() > 100 {
+		t.Errorf("got %v of %d bytes, %v, made %d times", part.Reveal(), part.Held(), err, made)
+	}
+	if held := (secret.Tree{}).Held() + (secret.Bytes{}).Held(); held != 0 {
+		t.Errorf("nothing holds %d bytes", held)
+	}
+}

@@ -41,8 +41,9 @@ const (
 	attemptLimit = 8 * time.Second
 	// homeAfter is how long a later address is kept before the first is tried again.
 	homeAfter = 30 * time.Second
-	// maxRequests is how many requests of one store are under way at a time.
-	maxRequests = 256
+	// maxRequests and maxLogins are how many of each are under way at a time, and
+	// together how many connections there are at most to an address.
+	maxRequests = 64
 	maxLogins   = 16
 )
 

@@ -93,12 +93,15 @@ func (t *transport) current() (*http.Transport, error) {
 		TLSClientConfig: config, TLSHandshakeTimeout: handshakeLimit,
 		// A connection whose other end is gone without a word is found out and left.
 		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
-		ForceAttemptHTTP2: true, MaxIdleConns: maxRequests, MaxIdleConnsPerHost: maxRequests, IdleConnTimeout: idleLimit,
+		ForceAttemptHTTP2: true, MaxConnsPerHost: maxRequests + maxLogins, MaxIdleConnsPerHost: maxRequests, IdleConnTimeout: idleLimit,
 	}
 	return t.pool, nil
 }
 
 func stampOf(file string) fileStamp {
+	if file == "" {
+		return fileStamp{}
+	}
 	info, err := os.Stat(file)
 	if err != nil {
 		return fileStamp{}

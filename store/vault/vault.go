@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -237,7 +236,8 @@ func (p place) value(answer *api.Secret) (store.Value, error) {
 		return store.Value{}, fmt.Errorf("%w: the answer holds no data%s", store.ErrInvalid, said(answer))
 	}
 	data, version := any(answer.Data), ""
-	if p.engine == KV2 && !isInternalPath(p.rest) {
+	enveloped := p.engine == KV2 && !isInternalPath(p.rest)
+	if enveloped {
 		inner, ok := answer.Data["data"].(map[string]any)
 		if !ok {
 			return store.Value{}, fmt.Errorf("%w: this version was deleted or holds nothing%s", store.ErrNotFound, said(answer))
@@ -249,31 +249,11 @@ func (p place) value(answer *api.Secret) (store.Value, error) {
 	if err != nil {
 		return store.Value{}, fmt.Errorf("%w: the answer: %w", store.ErrInvalid, err)
 	}
-	whole, err := envelope(answer)
+	whole, err := envelope(answer, tree, enveloped)
 	if err != nil {
 		return store.Value{}, fmt.Errorf("%w: the answer: %w", store.ErrInvalid, err)
 	}
 	return store.Value{Data: tree, Envelope: whole, Version: version, Lease: lease(answer)}, nil
-}
-
-// envelope is the answer as the API has it, without the id of the request, which
-// no two answers share.
-func envelope(answer *api.Secret) (secret.Tree, error) {
-	var warnings any
-	if len(answer.Warnings) > 0 {
-		list := make([]any, len(answer.Warnings))
-		for i, w := range answer.Warnings {
-			list[i] = w
-		}
-		warnings = list
-	}
-	return secret.NewTree(map[string]any{
-		"lease_id":       answer.LeaseID,
-		"lease_duration": json.Number(strconv.Itoa(answer.LeaseDuration)),
-		"renewable":      answer.Renewable,
-		"data":           answer.Data,
-		"warnings":       warnings,
-	})
 }
 
 func lease(answer *api.Secret) *store.Lease {
