@@ -151,15 +151,12 @@ func (s *session) retire(now time.Time) {
 	}
 }
 
-// reinstate is retire undone, where the login in use is no better than one of those
-// before. It returns the one that nobody gets any more, nil if nothing is changed.
-func (s *session) reinstate(old, other *held) *held {
-	if old == nil || old == s.held || s.held != other {
-		return nil
-	}
+// reinstate gives out a former login again in place of the one in use, if there is one.
+func (s *session) reinstate(old *held, now time.Time) {
+	s.retire(now)
 	s.former = slices.DeleteFunc(s.former, func(h *held) bool { return h == old })
 	s.held, old.retired = old, false
-	return other
+	s.replaced = backoff{now, 2 * doubtMost}
 }
 
 // find is the login with that token, nil for none.

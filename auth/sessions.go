@@ -306,25 +306,25 @@ func (s *Sessions) Left(namespace, podUID string) {
 }
 
 // Forget drops a login that the store does not accept any more, and tells whether
-// another try makes sense. When it is not certain that the login has ended, it has
+// another try makes sense, and whether it was this call that dropped it. When it is not certain that the login has ended, it has
 // to be a minute old. A denial must not cost a login each time: the next one is
 // dropped after a pause, longer each time.
-func (s *Sessions) Forget(identity Identity, role string, login Login, certain bool) bool {
+func (s *Sessions) Forget(identity Identity, role string, login Login, certain bool) (again, dropped bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.sessions[s.key(identity, role)]
 	if !ok || !one.held.is(login.Token) {
-		return true // somebody else has dropped it, or logged in anew
+		return true, false // somebody else has dropped it, or logged in anew
 	}
 	now, first := s.now(), pauseFirst
 	if !certain {
 		first = doubtAfter
 		if age := now.Sub(one.held.made); age >= 0 && age < doubtAfter {
-			return false
+			return false, false
 		}
 	}
 	if !one.replaced.over(now) {
-		return false
+		return false, false
 	}
 	one.replaced.fail(now, first, doubtMost)
 	if !certain {
@@ -332,24 +332,23 @@ func (s *Sessions) Forget(identity Identity, role string, login Login, certain b
 	}
 	one.held = nil
 	s.changed()
-	return true
+	return true, true
 }
 
-// Reinstate says that a login which was dropped in doubt was not to blame: another one
-// does not help either. It is given out and renewed again, so that nothing that lives by
-// it has to be replaced, and the other one is revoked if nothing lives by that.
-func (s *Sessions) Reinstate(ctx context.Context, identity Identity, role string, old, other Login) {
+// Reinstate says that a login which this caller dropped in doubt was not to blame:
+// other, which is empty if nobody could log in, does not help either. The old one is
+// given out and renewed again, so that nothing that lives by it has to be replaced, and
+// the other one lives to its end, since somebody may be using it. The next doubt waits.
+func (s *Sessions) Reinstate(identity Identity, role string, old, other Login) {
 	s.mu.Lock()
-	var surplus *held
-	if one, ok := s.sessions[s.key(identity, role)]; ok {
-		if surplus = one.reinstate(one.find(old.Token), one.find(other.Token)); surplus != nil && s.now().Before(surplus.needed) {
-			surplus.retired, one.former, surplus = true, append(one.former, surplus), nil
-		}
-	}
-	s.mu.Unlock()
-	if surplus == nil || s.renewer == nil {
+	defer s.mu.Unlock()
+	one, ok := s.sessions[s.key(identity, role)]
+	if !ok {
 		return
 	}
-	_, err := contained("revoking a login", func() (Login, error) { return Login{}, s.renewer.Revoke(ctx, identity, surplus.Login) })
-	s.tell(ctx, job{identity: identity, role: role}, err) // it ends by itself
+	now := s.now()
+	if h := one.find(old.Token); h != nil && h != one.held && one.held == one.find(other.Token) && !h.over(now) {
+		one.reinstate(h, now)
+		s.changed()
+	}
 }

@@ -144,7 +144,7 @@ func TestDoubtfulLogin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if again := s.Forget(who(), "shop", login, false); again != step.again {
+			if again, _ := s.Forget(who(), "shop", login, false); again != step.again {
 				t.Errorf("%s later, another try makes sense: %t", step.after, again)
 			}
 		}
@@ -180,7 +180,7 @@ func TestDenialsCostFewLogins(t *testing.T) {
 				time.Sleep(time.Hour) // nobody is denied anything
 				login, _ := s.Open(t.Context(), who(), secret.Bytes{}, "shop")
 				time.Sleep(time.Minute)
-				if !s.Forget(who(), "shop", login, test.certain) {
+				if again, _ := s.Forget(who(), "shop", login, test.certain); !again {
 					t.Error("a login that has ended an hour later is not replaced at once")
 				}
 			})

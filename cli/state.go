@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -101,7 +103,7 @@ func (s *stateFolder) file(c config.Store) *stateFile {
 	whose, _ := json.Marshal([]any{s.node, c.Name, c.Vault.Addresses, c.Vault.Namespace, c.Vault.Auth.Method, c.Vault.Auth.Mount, c.Session}) // texts, which never fails
 	sum := sha256.Sum256(whose)
 	f := &stateFile{
-		root: s.root, name: c.Name + ".state", key: s.key, whose: sum[:], signal: make(chan struct{}, 1),
+		root: s.root, name: c.Name + stateSuffix, key: s.key, whose: sum[:], signal: make(chan struct{}, 1),
 		log: s.log.With(slog.String("store", c.Name)),
 	}
 	s.files = append(s.files, f)
@@ -115,6 +117,22 @@ func (s *stateFolder) restore(ctx context.Context) {
 	}
 	for _, f := range s.files {
 		f.restore(ctx)
+	}
+	s.tidy(ctx)
+}
+
+// tidy removes files of stores that keymount.yaml does not name any more: nobody needs
+// the logins in them.
+func (s *stateFolder) tidy(ctx context.Context) {
+	files, err := fs.ReadDir(s.root.FS(), ".")
+	for _, file := range files {
+		name := strings.TrimSuffix(strings.TrimSuffix(file.Name(), asideSuffix), bornSuffix)
+		if strings.HasSuffix(name, stateSuffix) && !slices.ContainsFunc(s.files, func(f *stateFile) bool { return f.name == name }) {
+			err = errors.Join(err, s.root.Remove(file.Name()))
+		}
+	}
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "the state of stores that are gone is not removed", slog.String("error", err.Error()))
 	}
 }
 

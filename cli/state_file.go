@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/keymount/keymount/internal/secret"
@@ -32,7 +33,10 @@ const (
 	saltBytes  = 32
 	// asideSuffix is for files that do not open.
 	asideSuffix = ".aside"
-	stateMode   = 0o600
+	stateSuffix = ".state"
+	// bornSuffix is for files that are being written.
+	bornSuffix = ".new"
+	stateMode  = 0o600
 )
 
 // stateFile is what one store has in the folder. Whoever can read it without the key
@@ -121,7 +125,7 @@ func (f *stateFile) restore(ctx context.Context) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		aside := f.name + asideSuffix
-		f.log.LogAttrs(ctx, slog.LevelWarn, "the state is put aside: there will be new logins and credentials, and those that it holds expire",
+		f.log.LogAttrs(ctx, slog.LevelWarn, "the state is put aside: what is not taken over of it is made anew, and what it holds expires",
 			slog.String("file", aside), slog.String("error", errors.Join(err, f.root.Rename(f.name, aside)).Error()))
 	default:
 		f.log.LogAttrs(ctx, slog.LevelInfo, "the state is taken over", slog.Int("logins", logins), slog.Int("credentials", values))
@@ -129,11 +133,14 @@ func (f *stateFile) restore(ctx context.Context) {
 }
 
 func (f *stateFile) read() (logins, values int, err error) {
-	file, err := f.root.Open(f.name)
+	file, err := f.root.OpenFile(f.name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for ever
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return 0, 0, errors.Join(errors.New("it is no regular file"), err)
+	}
 	sealed, err := io.ReadAll(io.LimitReader(file, maxState+1))
 	if err != nil {
 		return 0, 0, err
@@ -176,11 +183,26 @@ func (f *stateFile) write() error {
 	if len(sealed) > maxState {
 		return fmt.Errorf("%d bytes are more than it may have (%d)", len(sealed), maxState)
 	}
-	const born = ".new"
-	if err := f.root.WriteFile(f.name+born, sealed, stateMode); err != nil {
+	return f.replace(sealed)
+}
+
+// replace writes the file anew, under another name first.
+func (f *stateFile) replace(sealed []byte) error {
+	born := f.name + bornSuffix
+	if err := f.root.Remove(born); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return f.root.Rename(f.name+born, f.name)
+	file, err := f.root.OpenFile(born, os.O_WRONLY|os.O_CREATE|os.O_EXCL, stateMode)
+	if err != nil {
+		return err
+	}
+	if _, err := file.Write(sealed); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return f.root.Rename(born, f.name)
 }
 
 // seal encrypts with a key of this file's alone, which its salt begins with.

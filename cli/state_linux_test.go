@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,7 +223,7 @@ func TestStateIsPutAside(t *testing.T) {
 					t.Errorf("the folder has %q", names)
 				}
 			})
-			line := "level=WARN msg=\"the state is put aside: there will be new logins and credentials, and those that it holds expire\" " +
+			line := "level=WARN msg=\"the state is put aside: what is not taken over of it is made anew, and what it holds expires\" " +
 				fmt.Sprintf("store=prod file=prod.state.aside error=%q\n", want)
 			if diff := cmp.Diff(line, next.log.String()); diff != "" {
 				t.Errorf("the log (-want +got):\n%s", diff)
@@ -241,7 +242,7 @@ func TestStateIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		folder, l := memory(t), aLife()
 		inTheWay := filepath.Join(folder, "prod.state.new")
-		if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(inTheWay, "full"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		l.in(t, folder, func(changed func()) {
@@ -250,7 +251,7 @@ func TestStateIsNotWritten(t *testing.T) {
 			if tries := len(l.calls.since()) / 2; tries < 5 || tries > 7 {
 				t.Errorf("%d tries in a minute", tries)
 			}
-			if err := os.Remove(inTheWay); err != nil {
+			if err := os.RemoveAll(inTheWay); err != nil {
 				t.Fatal(err)
 			}
 			<-time.After(time.Minute)
@@ -259,9 +260,39 @@ func TestStateIsNotWritten(t *testing.T) {
 			}
 		})
 		want := "level=WARN msg=\"the state is not written: a restart now would make new logins and credentials\" store=prod " +
-			"error=\"openat prod.state.new: is a directory\"\n" + "level=INFO msg=\"the state is written again\" store=prod\n"
+			"error=\"removeat prod.state.new: directory not empty\"\n" + "level=INFO msg=\"the state is written again\" store=prod\n"
 		if diff := cmp.Diff(want, l.log.String()); diff != "" {
 			t.Errorf("the log (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// What is in the folder and is no file of ours keeps keymount neither from starting nor
+// from writing, and the files of stores that are gone go, too.
+func TestStateFolderWithOtherThings(t *testing.T) {
+	folder := memory(t)
+	before := aLife()
+	before.store.Name = "gone"
+	before.in(t, folder, func(func()) {})
+	for _, name := range []string{"prod.state", "prod.state.new"} {
+		if err := syscall.Mkfifo(filepath.Join(folder, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := aLife()
+	now.in(t, folder, func(func()) {})
+	if line := now.log.String(); !strings.Contains(line, "the state is put aside") || !strings.Contains(line, "it is no regular file") {
+		t.Errorf("logged %s", line)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name()+" "+entry.Type().String())
+	}
+	if diff := cmp.Diff([]string{"prod.state ----------", "prod.state.aside p---------"}, names); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -90,10 +90,11 @@ type Store struct {
 	// an answer and ends that at once. 0s is never; 168h at most. A bundle has no
 	// outages: leave it out. Default: 1h.
 	Stale *time.Duration `yaml:"stale"`
-	// MemoryMiB is how much memory what was read may take, in MiB. Beyond it, what was
-	// asked for longest ago is forgotten, and read again at the next mount. From 1 to
-	// 1024. A bundle needs none: leave it out. Default: 7, which is ten
-	// secrets of 4 KiB for each of 110 pods.
+	// MemoryMiB is how much memory what was read may take, in MiB, beside what is being
+	// read. Beyond it, what was asked for longest ago is forgotten, and read again at the
+	// next mount; credentials and certificates go last, since the next mount makes others,
+	// and the log says so. From 1 to 1024. A bundle needs none: leave it out. Default: 7,
+	// which is ten secrets of 4 KiB for each of 110 pods.
 	MemoryMiB *int `yaml:"memoryMiB"`
 	// TokensWithoutPod accepts tokens that are bound to no pod, such as those of
 	// the secrets-store-sync-controller. Namespace and service account are still

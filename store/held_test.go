@@ -1,7 +1,10 @@
 package store_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,4 +53,35 @@ func TestKeepHoldsNoMoreThanItsBound(t *testing.T) {
 	if highest > bound || highest < bound/2 {
 		t.Errorf("%d bytes were held, the bound is %d", highest, bound)
 	}
+}
+
+// Secrets that can be read again push out no credential: another one would be made.
+func TestCredentialsAreForgottenLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bound, pods = 64 << 10, 20
+		inner := &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}
+		var log bytes.Buffer
+		s := store.Keep(inner, store.KeepOptions{
+			Refresh: time.Hour, Replace: replace, Bytes: bound, Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		for pod := range pods {
+			got(t, s, session("api", fmt.Sprint(pod)), "make/db")
+		}
+		for i := range 300 {
+			got(t, s, session("web", "w"), fmt.Sprintf("kv/%d", i))
+		}
+		for pod := range pods {
+			expect(t, inner, s, session("api", fmt.Sprint(pod)), "make/db", fmt.Sprintf("make/db of api as shop, %d", pod+1), pods+300)
+		}
+		if held := s.Held(); held > bound || log.Len() > 0 {
+			t.Errorf("%d bytes are held, and the log says %s", held, log.String())
+		}
+		for pod := range 300 { // more of them than there is room for
+			got(t, s, session("api", fmt.Sprint(pod)), "make/db")
+		}
+		const want = `msg="memoryMiB is full of credentials: one is forgotten, and the next mount makes another" namespace=shop pod=0 class=app path=make/db`
+		if held := s.Held(); held > bound || !strings.Contains(log.String(), want) {
+			t.Errorf("%d bytes are held, and the log says %s", held, log.String())
+		}
+	})
 }

@@ -72,6 +72,7 @@ func Keep(s Store, o KeepOptions) Kept {
 		values: newMemory[key](o.Bytes-paths, heldBy, o.Now), paths: newMemory[key](paths, heldByPath, o.Now),
 	}
 	k.values.landed, k.values.orphaned = k.landed, k.orphaned
+	k.values.lasting, k.values.crowded = made, k.crowded
 	k.leaser, _ = s.(Leaser)
 	resolver, ok := s.(Resolver)
 	if !ok {

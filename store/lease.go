@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -233,4 +234,17 @@ func (c *credential) stop(gone bool) {
 	if gone {
 		c.ends = c.since
 	}
+}
+
+// made tells what another read would make another one of: it is kept longest.
+func made(v Value) bool { return v.made }
+
+// crowded tells the log of something made that is forgotten although a pod has it.
+func (k *Keeper) crowded(v Value) {
+	if k.o.Log == nil || v.reader == nil {
+		return
+	}
+	k.o.Log.LogAttrs(context.Background(), slog.LevelWarn, "memoryMiB is full of credentials: one is forgotten, and the next mount makes another",
+		slog.String("namespace", v.reader.pod.Namespace), slog.String("pod", v.reader.pod.Name), slog.String("class", v.reader.class),
+		slog.String("path", v.reader.path.String()))
 }

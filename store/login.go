@@ -82,20 +82,24 @@ func as[T any](ctx context.Context, sessions *auth.Sessions, session Session, f 
 	session.Token = login.Token
 	result, err := f(session)
 	ended := errors.Is(err, ErrSession)
-	if (!ended && !errors.Is(err, ErrDoubt)) || !sessions.Forget(session.Identity, session.Role, login, ended) {
+	if !ended && !errors.Is(err, ErrDoubt) {
+		return result, err
+	}
+	try, dropped := sessions.Forget(session.Identity, session.Role, login, ended)
+	if !try {
 		return result, err
 	}
 	again, failed := sessions.OpenLasting(ctx, session.Identity, session.Proof, session.Role, session.Lasting)
-	switch {
-	case failed != nil && ended:
+	if failed != nil && ended {
 		return result, unanswered(ctx, failed)
-	case failed != nil:
-		return result, err // the store has said no, whatever it says of a login
 	}
-	session.Token = again.Token
-	result, err = f(session)
-	if !ended && (errors.Is(err, ErrDoubt) || errors.Is(err, ErrDenied)) {
-		sessions.Reinstate(ctx, session.Identity, session.Role, login, again)
+	if failed == nil {
+		session.Token = again.Token
+		result, err = f(session)
+	}
+	// The store has said no, whatever it says of another login.
+	if dropped && !ended && (errors.Is(err, ErrDoubt) || errors.Is(err, ErrDenied)) {
+		sessions.Reinstate(session.Identity, session.Role, login, again)
 	}
 	return result, err
 }

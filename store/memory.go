@@ -32,6 +32,10 @@ type memory[K comparable, V any] struct {
 	// landed is told, with the lock held, what was known before an answer and what it
 	// says, which may be nothing; nil tells nobody.
 	landed func(before, now V)
+	// lasting tells what is forgotten to make room only when nothing else is left, which
+	// crowded is told of, with the lock held; nil is nothing.
+	lasting func(V) bool
+	crowded func(V)
 	// orphaned is told in the same way of an answer to a question that was dropped
 	// meanwhile.
 	orphaned func(V)
@@ -302,11 +306,26 @@ func (m *memory[K, V]) weighLocked(c *cell[K, V]) {
 	m.shrinkLocked()
 }
 
-// shrinkLocked makes room, but for the cell that was used last.
+// shrinkLocked makes room, but for the cell that was used last: first of what can be
+// read again.
 func (m *memory[K, V]) shrinkLocked() {
+	for e := m.order.Back(); m.bytes > m.most && e != m.order.Front(); {
+		before := e.Prev()
+		if c, _ := e.Value.(*cell[K, V]); c.flight == nil && !m.lastsLocked(c) {
+			m.evictLocked(e)
+		}
+		e = before
+	}
 	for m.bytes > m.most && m.order.Len() > 1 {
+		if c, _ := m.order.Back().Value.(*cell[K, V]); m.lastsLocked(c) {
+			m.crowded(c.value)
+		}
 		m.evictLocked(m.order.Back())
 	}
+}
+
+func (m *memory[K, V]) lastsLocked(c *cell[K, V]) bool {
+	return c.known && m.lasting != nil && m.lasting(c.value)
 }
 
 func (m *memory[K, V]) evictLocked(e *list.Element) {

@@ -233,6 +233,7 @@ func TestRestartAfterARefusedRenewal(t *testing.T) {
 		s := keep(inner)
 		mounts := func() {
 			running(t, s, func() {
+				<-time.After(time.Second) // never at the moment of a renewal
 				for range 8 {
 					got(t, s, session("api", "a"), "make/db")
 					inner.set(func(c *counting) { c.fail = fmt.Errorf("%w: no policy", store.ErrDenied) })

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"time"
 
@@ -183,7 +184,7 @@ func (k *Keeper) restored(state valueState) (v Value, err error) {
 		return Value{}, err
 	}
 	if state.Enveloped { // which holds it once
-		v.Data, _ = v.Envelope.Child("data")
+		v.Data, v.Envelope = apart(v.Envelope)
 	}
 	if r := state.Reader; r != nil {
 		path, err := ParsePath(r.Path)
@@ -200,6 +201,18 @@ func (k *Keeper) restored(state valueState) (v Value, err error) {
 		v.refresh = k.kept(v.NotAfter.Sub(state.At))
 	}
 	return v, nil
+}
+
+// apart takes the data out of an envelope, which is put together when somebody looks.
+func apart(whole secret.Tree) (data, envelope secret.Tree) {
+	data, _ = whole.Child("data")
+	around, _ := whole.Reveal().(map[string]any) // decoded just now, and nobody else's
+	delete(around, "data")
+	return data, secret.NewMadeTree(whole.Held(), func() any {
+		whole := maps.Clone(around)
+		whole["data"] = data.Reveal()
+		return whole
+	})
 }
 
 func (s *credentialState) credential(replace time.Duration) *credential {
