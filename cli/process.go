@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
@@ -33,4 +35,23 @@ func Prepare() error {
 	}
 	runtime.MemProfileRate = 0 // nobody reads the profile, which takes memory itself
 	return nil
+}
+
+// tidyEvery is how often free memory is returned to the kernel, which takes some 15 ms of
+// a processor. Go does it after two minutes, and keeps a good part: a storm of mounts
+// would be seen for long.
+const tidyEvery = time.Minute
+
+// tidy is a [part].
+func tidy(ctx context.Context) error {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			debug.FreeOSMemory()
+		}
+	}
 }

@@ -155,7 +155,7 @@ func listen(ctx context.Context, c *config.Config, node string, key secret.Bytes
 	if err != nil {
 		return all, err
 	}
-	all = parts{serving: append(watching, server.Run), behind: append(keeping, telling...)}
+	all = parts{serving: append(watching, tidy, server.Run), behind: append(keeping, telling...)}
 	if metrics == nil {
 		return all, nil
 	}

@@ -54,7 +54,7 @@ func run() int {
 	flag.IntVar(&o.Rounds, "rounds", 10, "times that all pods are mounted again within refresh")
 	flag.IntVar(&o.Republishes, "republishes", 10_000, "mounts of running pods after that, for what stays in memory")
 	flag.IntVar(&o.Churn, "churn", 1100, "pods that come and go after that")
-	flag.DurationVar(&o.Settle, "settle", 30*time.Second, "time after that in which nothing is mounted, for memory that is returned late")
+	flag.DurationVar(&o.Settle, "settle", 65*time.Second, "time after that in which nothing is mounted; keymount returns free memory every minute")
 	output := flag.String("o", "text", "text or json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
