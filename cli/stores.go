@@ -17,7 +17,7 @@ import (
 
 const (
 	// requestsAtOnce is how many questions one store is asked at a time, and about how
-	// many connections that takes.
+	// many connections that takes: no fewer than one mount may have.
 	requestsAtOnce = 64
 	// deliverWithin is what it takes beyond the driver's interval until a credential is
 	// in the pod: the kubelet's call, and a few that fail.

@@ -17,7 +17,7 @@ import (
 // wanted them gave up long ago.
 func TestConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const most = 80
+		const most = 96
 		r := newReader(t, "vault:8200")
 		var dials atomic.Int32
 		r.conn.DialWith(func(context.Context, string, string) (net.Conn, error) {

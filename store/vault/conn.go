@@ -42,8 +42,9 @@ const (
 	// homeAfter is how long a later address is kept before the first is tried again.
 	homeAfter = 30 * time.Second
 	// maxRequests and maxLogins are how many of each are under way at a time, and
-	// together how many connections there are at most to an address.
-	maxRequests = 64
+	// together how many connections there are at most to an address. They are more than
+	// mounts make, so that what is done in the background does not wait for those.
+	maxRequests = 80
 	maxLogins   = 16
 )
 
