@@ -306,9 +306,9 @@ func (s *Sessions) Left(namespace, podUID string) {
 }
 
 // Forget drops a login that the store does not accept any more, and tells whether
-// another try makes sense, and whether it was this call that dropped it. When it is not certain that the login has ended, it has
-// to be a minute old. A denial must not cost a login each time: the next one is
-// dropped after a pause, longer each time.
+// another try makes sense, and whether it was this call that dropped it. When it is not
+// certain that the login has ended, it has to be a minute old. A denial must not cost a
+// login each time: the next one is dropped after a pause, longer each time.
 func (s *Sessions) Forget(identity Identity, role string, login Login, certain bool) (again, dropped bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -97,11 +97,10 @@ func as[T any](ctx context.Context, sessions *auth.Sessions, session Session, f 
 		session.Token = again.Token
 		result, err = f(session)
 	}
-	// The store has said no, whatever it says of another login.
-	if dropped && !ended && (errors.Is(err, ErrDoubt) || errors.Is(err, ErrDenied)) {
+	if helped := err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrInvalid); dropped && !ended && !helped {
 		sessions.Reinstate(session.Identity, session.Role, login, again)
 	}
-	return result, err
+	return result, err // which is that of the old login where nobody could log in
 }
 
 // unanswered gives a login that was cut off its kind: nobody has said no.

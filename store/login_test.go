@@ -142,7 +142,8 @@ func TestDenialWhileNobodyCanLogIn(t *testing.T) {
 type doubted struct {
 	*counting
 	logins int
-	away   bool // nobody can log in
+	away   bool  // nobody can log in
+	then   error // of what is denied, with another login than the first
 }
 
 func (d *doubted) Login(context.Context, auth.Identity, secret.Bytes, string) (auth.Login, error) {
@@ -155,6 +156,9 @@ func (d *doubted) Login(context.Context, auth.Identity, secret.Bytes, string) (a
 
 func (d *doubted) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
 	if ref.Path.String() == "kv/denied" {
+		if string(session.Token.Reveal()) != "1" {
+			return store.Value{}, d.then
+		}
 		return store.Value{}, store.ErrDoubt
 	}
 	return d.counting.Read(ctx, session, ref)
@@ -174,35 +178,42 @@ func (prolonged) Revoke(context.Context, auth.Identity, auth.Login) error { retu
 // login now and then, and no other pod its credential; nor does it when nobody can log
 // in for hours.
 func TestDoubtCostsNobodyACredential(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		inner := &doubted{counting: &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}}
-		sessions := auth.NewSessions(prolonged{inner}, false, time.Now)
-		sessions.Spare = replace + store.LeastLife
-		s := store.Keep(store.LogIn(inner, sessions, time.Now), store.KeepOptions{
-			Refresh: refresh, Replace: replace, Bytes: 1 << 20, Now: time.Now,
-			Vouch: func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
+	for _, then := range []error{store.ErrDoubt, store.ErrDenied, store.ErrUnavailable} {
+		t.Run(then.Error(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { testDoubt(t, then) })
 		})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- sessions.Run(ctx) }()
-		running(t, s, func() {
-			for minute := range 24 * 60 {
-				inner.away = minute > 60 && minute < 600
-				a, b := session("api", "a"), session("api", "b")
-				a.Identity.Expires, b.Identity.Expires = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
-				expectText(t, got(t, s, a, "make/db"), "make/db of api as shop, 1")
-				if text := got(t, s, b, "kv/denied"); text != store.ErrDoubt.Error() {
-					t.Fatal(text)
-				}
-				<-time.After(time.Minute)
+	}
+}
+
+func testDoubt(t *testing.T, then error) {
+	t.Helper()
+	inner := &doubted{counting: &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}, then: then}
+	sessions := auth.NewSessions(prolonged{inner}, false, time.Now)
+	sessions.Spare = replace + store.LeastLife
+	s := store.Keep(store.LogIn(inner, sessions, time.Now), store.KeepOptions{
+		Refresh: refresh, Replace: replace, Bytes: 1 << 20, Now: time.Now,
+		Vouch: func(s store.Session) { sessions.Vouch(s.Identity, s.Role) },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- sessions.Run(ctx) }()
+	running(t, s, func() {
+		for minute := range 24 * 60 {
+			inner.away = minute > 60 && minute < 600
+			a, b := session("api", "a"), session("api", "b")
+			a.Identity.Expires, b.Identity.Expires = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+			expectText(t, got(t, s, a, "make/db"), "make/db of api as shop, 1")
+			if text := got(t, s, b, "kv/denied"); text != store.ErrDoubt.Error() && text != then.Error() {
+				t.Fatal(text)
 			}
-		})
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if inner.logins > 24*3+3 {
-			t.Errorf("%d logins for a denial", inner.logins)
+			<-time.After(time.Minute)
 		}
 	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if inner.logins > 24*3+3 {
+		t.Errorf("%d logins for a denial", inner.logins)
+	}
 }
