@@ -178,6 +178,18 @@ func TestKeepIsRefreshed(t *testing.T) {
 	})
 }
 
+// strangers change a session into one with which it shares nothing.
+func strangers() map[string]func(*store.Session) {
+	return map[string]func(*store.Session){
+		"role":      func(s *store.Session) { s.Role = "other" },
+		"account":   func(s *store.Session) { s.Identity.ServiceAccount = "web" },
+		"recreated": func(s *store.Session) { s.Identity.ServiceAccountUID = "another" },
+		"namespace": func(s *store.Session) { s.Identity.Namespace = "blog" },
+		"issuer":    func(s *store.Session) { s.Identity.Issuer = "foreign" },
+		"audience":  func(s *store.Session) { s.Identity.Audience = "else" },
+	}
+}
+
 // Nobody gets what another session has read.
 func TestKeepSharesNothingBetweenSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -186,14 +198,7 @@ func TestKeepSharesNothingBetweenSessions(t *testing.T) {
 		first := session("api", "a")
 		expect(t, inner, s, first, "kv/db", "kv/db of api as shop, 1", 1)
 		reads := 1
-		for name, change := range map[string]func(*store.Session){
-			"role":      func(s *store.Session) { s.Role = "other" },
-			"account":   func(s *store.Session) { s.Identity.ServiceAccount = "web" },
-			"recreated": func(s *store.Session) { s.Identity.ServiceAccountUID = "another" },
-			"namespace": func(s *store.Session) { s.Identity.Namespace = "blog" },
-			"issuer":    func(s *store.Session) { s.Identity.Issuer = "foreign" },
-			"audience":  func(s *store.Session) { s.Identity.Audience = "else" },
-		} {
+		for name, change := range strangers() {
 			as := first
 			change(&as)
 			reads++

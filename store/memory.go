@@ -360,35 +360,32 @@ func (m *memory[K, V]) sweep(idle int) (dropped []V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sweeps++
-	for e := m.order.Back(); e != nil; {
-		before := e.Prev()
-		if c, _ := e.Value.(*cell[K, V]); m.idleLocked(c, idle) && c.flight == nil {
-			m.evictLocked(e)
-			if c.known {
-				dropped = append(dropped, c.value)
-			}
-		}
-		e = before
-	}
-	return dropped
+	return m.takeLocked(func(c *cell[K, V]) bool { return m.idleLocked(c, idle) && c.flight == nil })
 }
 
 // drop forgets the cells whose key fits, and returns what they knew.
 func (m *memory[K, V]) drop(fits func(K) bool) (dropped []V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for e := m.order.Front(); e != nil; {
-		after := e.Next()
-		if c, _ := e.Value.(*cell[K, V]); fits(c.key) {
+	return m.takeLocked(func(c *cell[K, V]) bool {
+		c.left = c.left || fits(c.key)
+		return c.left
+	})
+}
+
+// takeLocked evicts the cells that fit, and returns what they knew.
+func (m *memory[K, V]) takeLocked(fits func(*cell[K, V]) bool) (taken []V) {
+	for e := m.order.Back(); e != nil; {
+		before := e.Prev()
+		if c, _ := e.Value.(*cell[K, V]); fits(c) {
 			m.evictLocked(e)
-			c.left = true
 			if c.known {
-				dropped = append(dropped, c.value)
+				taken = append(taken, c.value)
 			}
 		}
-		e = after
+		e = before
 	}
-	return dropped
+	return taken
 }
 
 func (m *memory[K, V]) idleLocked(c *cell[K, V], idle int) bool { return m.sweeps-c.asked > idle }

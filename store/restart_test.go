@@ -115,16 +115,10 @@ func TestRestartSharesNothing(t *testing.T) {
 		got(t, s, first, "make/db")
 		s, _ = restarted(t, s, keep(inner))
 		reads := 1
-		for name, change := range map[string]func(*store.Session){
-			"role":      func(s *store.Session) { s.Role = "other" },
-			"class":     func(s *store.Session) { s.Class = "other" },
-			"pod":       func(s *store.Session) { s.Identity.PodUID = "another" },
-			"account":   func(s *store.Session) { s.Identity.ServiceAccount = "web" },
-			"recreated": func(s *store.Session) { s.Identity.ServiceAccountUID = "another" },
-			"namespace": func(s *store.Session) { s.Identity.Namespace = "blog" },
-			"issuer":    func(s *store.Session) { s.Identity.Issuer = "foreign" },
-			"audience":  func(s *store.Session) { s.Identity.Audience = "else" },
-		} {
+		others := strangers() // and two of the same session, but with a volume of their own
+		others["class"] = func(s *store.Session) { s.Class = "other" }
+		others["pod"] = func(s *store.Session) { s.Identity.PodUID = "another" }
+		for name, change := range others {
 			as := first
 			change(&as)
 			reads++
