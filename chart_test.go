@@ -9,12 +9,16 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/store/all"
+	"github.com/keymount/keymount/store/bundle"
+	"github.com/keymount/keymount/store/vault"
 )
 
 // TestChartKnowsEveryField holds the schema of the chart's values and the structs of
@@ -33,7 +37,12 @@ func TestChartKnowsEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	structs := map[string][]string{}
-	addStructs(reflect.TypeFor[config.Config](), structs)
+	addStructs(reflect.TypeFor[config.Config](), "", structs)
+	for _, k := range all.All() {
+		structs["Store"] = append(structs["Store"], k.Name())
+		addStructs(reflect.TypeOf(k.New()), strings.ToUpper(k.Name()[:1])+k.Name()[1:], structs)
+	}
+	slices.Sort(structs["Store"])
 	for name, want := range structs {
 		got := slices.Sorted(maps.Keys(schema.Definitions[name].Properties))
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -43,37 +52,35 @@ func TestChartKnowsEveryField(t *testing.T) {
 }
 
 // addStructs adds the YAML names of a struct's fields, sorted, and those of all
-// structs within.
-func addStructs(t reflect.Type, structs map[string][]string) {
+// structs within. Those of a kind of store are called after it: Vault, VaultAuth.
+func addStructs(t reflect.Type, kind string, structs map[string][]string) {
 	switch t.Kind() { //nolint:exhaustive // the others hold no structs
 	case reflect.Pointer, reflect.Slice, reflect.Map:
-		addStructs(t.Elem(), structs)
+		addStructs(t.Elem(), kind, structs)
 	case reflect.Struct:
+		name := kind + strings.TrimPrefix(t.Name(), "Settings")
 		for field := range t.Fields() {
-			if name := field.Tag.Get("yaml"); name != "" {
-				structs[t.Name()] = append(structs[t.Name()], name)
+			if field.IsExported() && field.Tag.Get("yaml") != "-" {
+				if yamlName := field.Tag.Get("yaml"); yamlName != "" {
+					structs[name] = append(structs[name], yamlName)
+				}
+				addStructs(field.Type, kind, structs)
 			}
-			addStructs(field.Type, structs)
 		}
-		slices.Sort(structs[t.Name()])
+		slices.Sort(structs[name])
 	}
 }
 
 // TestChartRepeatsTheDefaults holds what the chart says by itself and the defaults of
 // keymount.yaml together: templates cannot ask Go.
 func TestChartRepeatsTheDefaults(t *testing.T) {
-	c, err := config.Parse([]byte("stores: [{bundle: {file: secrets.age, identityFile: key.txt}}]"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, repeated := range []struct{ file, expression, want string }{
 		{"values.yaml", `(?m)^providersDir: (.*)$`, path.Dir(config.DefaultSocket)},
 		{"templates/_config.tpl", `ne \.Values\.providersDir "(.*?)"`, path.Dir(config.DefaultSocket)},
 		{"templates/_config.tpl", `"%s/(.*?)" \.Values\.providersDir`, path.Base(config.DefaultSocket)},
 		{"templates/_config.tpl", `\$store\.name \| default "(.*?)"`, config.DefaultStore},
-		{"templates/_config.tpl", `\$audience = \.audience \| default "(.*?)"`, config.DefaultAudience},
-		{"templates/_config.tpl", `\.auth .*\.audience \| default "(.*?)"`, config.VaultAudience},
-		{"templates/_checks.tpl", `"mountDeadline" "" .* \| default "(.*?)"`, c.Limits.MountDeadline.String()},
+		{"templates/_config.tpl", `\$audience = \.audience \| default "(.*?)"`, bundle.DefaultAudience},
+		{"templates/_config.tpl", `\.auth .*\.audience \| default "(.*?)"`, vault.DefaultAudience},
 	} {
 		text, err := os.ReadFile(filepath.Join("deploy/chart", repeated.file))
 		if err != nil {
@@ -106,7 +113,7 @@ func TestChartCarriesGoodConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		if _, err := config.Parse(text); err != nil {
+		if _, err := config.Parse(text, all.All()); err != nil {
 			t.Errorf("%s: config: %v", file, err)
 		}
 	}

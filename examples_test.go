@@ -16,10 +16,11 @@ import (
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/config"
-	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/all"
 	"github.com/keymount/keymount/store/bundle"
 )
 
@@ -189,7 +190,7 @@ func checkPod(t *testing.T, pod podSpec, accounts, classes []string) (mounted in
 // is in the bundle.
 type operator struct {
 	config   *config.Config
-	stores   map[string]provider.Features
+	stores   map[string]class.Store
 	rules    map[string]access.Rules
 	document bundle.Document
 }
@@ -204,29 +205,18 @@ func readOperator(t *testing.T) operator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := operator{stores: map[string]provider.Features{}, rules: map[string]access.Rules{}}
-	if o.config, err = config.Parse(text); err != nil {
+	o := operator{stores: map[string]class.Store{}, rules: map[string]access.Rules{}}
+	if o.config, err = config.Parse(text, all.All()); err != nil {
 		t.Fatalf("config of values.yaml: %v", err)
 	}
 	if o.document, err = bundle.Parse(read(t, "examples", "bundle.yaml")); err != nil {
 		t.Fatalf("bundle.yaml: %v", err)
 	}
 	for _, s := range o.config.Stores {
-		o.stores[s.Name] = featuresOf(s)
-		if o.rules[s.Name], err = s.Rules(); err != nil {
-			t.Fatal(err)
-		}
+		o.stores[s.Name] = class.Store{Traits: s.Kind.Traits(), Settings: s.Settings}
+		o.rules[s.Name] = s.Rules()
 	}
 	return o
-}
-
-func featuresOf(s config.Store) provider.Features {
-	if s.Vault == nil {
-		return provider.Features{}
-	}
-	return provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
-		Addresses: s.Vault.Addresses, Namespace: s.Vault.Namespace, AuthMount: s.Vault.Auth.Mount, Audience: s.Vault.Auth.Audience,
-	}}
 }
 
 // checkClass reads a class with the parser of its provider's socket, judges what it
@@ -238,11 +228,12 @@ func (o operator) checkClass(t *testing.T, class manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, object := range o.parse(t, class.Spec.Provider, attributes) {
-		for secret := range object.Secrets() {
-			o.checkSecret(t, pod, secret)
-		}
-		if object.Key == "" || o.stores[object.Secret.Store].Vault != nil {
+	request := o.parse(t, class.Spec.Provider, attributes)
+	for _, secret := range request.Secrets {
+		o.checkSecret(t, pod, secret)
+	}
+	for _, object := range request.Objects {
+		if object.Key == "" || o.stores[object.Secret.Store].Traits != (bundle.Kind{}).Traits() {
 			continue
 		}
 		content, _ := o.document.Get(object.Secret.Path)
@@ -252,41 +243,34 @@ func (o operator) checkClass(t *testing.T, class manifest) {
 	}
 }
 
-func (o operator) parse(t *testing.T, name, attributes string) []provider.Object {
+func (o operator) parse(t *testing.T, name, attributes string) class.Request {
 	t.Helper()
 	isOf := func(socket string) bool { return filepath.Base(socket) == name+".sock" }
 	if !slices.ContainsFunc(o.config.Sockets, isOf) {
 		t.Errorf("provider %q has no socket in values.yaml", name)
 	}
-	if dialect := provider.DialectOf(name + ".sock"); dialect != provider.DialectKeymount {
-		request, err := provider.ParseVault(attributes, "420", dialect, o.stores)
-		if err != nil || len(request.Warnings) > 0 {
-			t.Errorf("%v, warnings: %q", err, request.Warnings)
-		}
-		return request.Objects
+	request, err := class.Parse(class.Call{Attributes: attributes, Permission: "420", Dialect: class.DialectOf(name + ".sock")}, o.stores)
+	if err != nil || len(request.Warnings) > 0 {
+		t.Errorf("%v, warnings: %q", err, request.Warnings)
 	}
-	request, err := provider.ParseRequest(attributes, o.stores)
-	if err != nil {
-		t.Error(err)
-	}
-	return request.Objects
+	return request
 }
 
 // checkSecret knows of Vault that secret is a KV engine of version 2, whose secrets
 // are judged without data/.
-func (o operator) checkSecret(t *testing.T, pod auth.Pod, secret provider.Secret) {
+func (o operator) checkSecret(t *testing.T, pod auth.Pod, secret class.Secret) {
 	t.Helper()
 	path, err := store.ParsePath(strings.Replace(secret.Path.String(), "secret/data/", "secret/", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := o.rules[secret.Store].Judge(access.Query{
+	if _, err := o.rules[secret.Store].Judge(access.Query{
 		Store: secret.Store, Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount,
 		Role: secret.Role, Path: path, Write: secret.Args != "",
 	}); err != nil {
 		t.Error(err)
 	}
-	if _, found := o.document.Get(secret.Path); !found && o.stores[secret.Store].Vault == nil {
+	if _, found := o.document.Get(secret.Path); !found && o.stores[secret.Store].Traits == (bundle.Kind{}).Traits() {
 		t.Errorf("%s is not in bundle.yaml", secret)
 	}
 }

@@ -19,7 +19,7 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "keymount:", err)
 		return 1
 	}
-	// A closed pipe is an error of writing, so that what was begun is cleaned up.
+	// A closed pipe is an error of writing, so that the command cleans up.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

@@ -1,11 +1,12 @@
-// Package access holds the operator's rules and the one function that answers
-// them, [Rules.Judge]. Rules only allow: what no rule fits is denied, and so is
-// everything when there are none.
+// Package access holds the operator's rules and the one function that answers them,
+// [Rules.Judge]. Rules only allow: a query without a fitting rule is denied, and without
+// rules every query is.
 package access
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -15,17 +16,48 @@ import (
 // ErrDenied wraps every denial.
 var ErrDenied = errors.New("not allowed")
 
-// Rule is one line of a store's access list. A query fits when every list has a
-// pattern that fits.
+// Rule is one line of a store's access list. It fits a query when each of its lists has a
+// fitting pattern.
 type Rule struct {
 	Namespaces      []string
 	ServiceAccounts []string
-	Roles           []string // empty for a store without roles
+	Roles           []string // empty for a store without roles; "" among them is the login without one
 	Paths           []string
-	Writes          []string // paths that may be asked with arguments; none when empty
+	Writes          []string // paths open to reads with arguments; none when empty
 }
 
-// Query is what somebody wants of a store. All names come from a verified token
+// Need tells whether a login with a store takes a role.
+type Need int
+
+// The needs of a store; the zero Need is None.
+const (
+	None     Need = iota // there are no roles
+	Optional             // a login names a role or does without
+	Required
+)
+
+// Kind is the part of a kind of store that decides which lists its rules have.
+type Kind struct {
+	Roles  Need
+	Writes bool
+	// Never says why no query to a store of the kind fits a pattern of that list, in words
+	// with a cure; nil where one may. It knows what package access does not: how the kind
+	// spells paths and roles. A nil Never knows of none.
+	Never func(list, pattern string) error
+}
+
+// Mistake is what is wrong with rules, and where in keymount.yaml.
+type Mistake struct {
+	Place string
+	Err   error
+}
+
+func (m Mistake) Error() string { return m.Place + ": " + m.Err.Error() }
+
+// Unwrap is the mistake without its place.
+func (m Mistake) Unwrap() error { return m.Err }
+
+// Query is a question to the rules of a store. Its names come from a verified token
 // and a parsed class.
 type Query struct {
 	Store          string
@@ -33,107 +65,169 @@ type Query struct {
 	ServiceAccount string
 	Role           string
 	Path           store.Path
-	// Write asks for more than reading: the answer to arguments.
+	// Write asks for the answer to arguments, which is more than reading.
 	Write bool
-	// Literal is a segment of Path that a rule has to name without a wildcard.
+	// Literal is a segment of Path that a rule must name without a wildcard.
 	Literal string
+}
+
+// Decision is the answer of the rules with the rule behind it. It is for the operator alone:
+// a pod learns nothing of the rules.
+type Decision struct {
+	Allowed bool
+	// Rule is the place in keymount.yaml of the first rule that allows
+	// ("stores[0].access[2]"), or of the word that leaves the decision to the store
+	// ("stores[0].access: store"). Of a denial it is the nearest rule: the first with the
+	// most fitting lists before a misfit, in the order namespaces, serviceAccounts, roles,
+	// and paths or writes. It is empty without rules.
+	Rule string
+	// List is the first misfitting list of a denial's Rule.
+	List string
+}
+
+// LogValue groups the fields of d for a log line.
+func (d Decision) LogValue() slog.Value {
+	return slog.GroupValue(slog.Bool("allowed", d.Allowed), slog.String("rule", d.Rule), slog.String("list", d.List))
 }
 
 // Rules are the compiled rules of one store. The zero Rules allow nothing.
 type Rules struct {
 	rules []compiled
 	roles bool
-	open  bool
+	open  string // place of the word that leaves every decision to the store, or empty
 }
 
-// Open leaves every decision to the store's own policies.
-func Open() Rules { return Rules{open: true} }
+// Open leaves every decision to the store's own policies; place is that of its access list.
+func Open(place string) Rules { return Rules{open: place + ": store"} }
 
 type compiled struct {
+	place                                             string
 	namespaces, serviceAccounts, roles, paths, writes []pattern
 }
 
-// Compile reads the rules of a store; roles tells whether the store has roles.
-// Every mistake is reported, each with its place below the given one:
-// "stores[0].access[0].paths[2]: ...".
-func Compile(place string, rules []Rule, roles bool) (Rules, error) {
-	out := Rules{roles: roles}
+// Compile reads the rules of a store of the given kind. It reports every mistake, each a
+// [Mistake] with its place below the given one: "stores[0].access[0].paths[2]".
+func Compile(place string, rules []Rule, kind Kind) (Rules, error) {
+	out := Rules{roles: kind.Roles != None}
 	var mistakes []error
 	for i, rule := range rules {
-		list := func(field string, texts []string, segments bool) []pattern {
-			patterns, err := compileList(fmt.Sprintf("%s[%d].%s", place, i, field), texts, segments, "{"+strings.TrimSuffix(field, "s")+"}")
-			mistakes = append(mistakes, err)
-			return patterns
-		}
-		c := compiled{
-			namespaces:      list("namespaces", rule.Namespaces, false),
-			serviceAccounts: list("serviceAccounts", rule.ServiceAccounts, false),
-			paths:           list("paths", rule.Paths, true),
-		}
-		switch {
-		case roles:
-			c.roles = list("roles", rule.Roles, false)
-			if len(rule.Writes) > 0 {
-				c.writes = list("writes", rule.Writes, true)
-			}
-		case len(rule.Roles) > 0:
-			mistakes = append(mistakes, fmt.Errorf("%s[%d].roles: this kind of store has no roles; remove the list", place, i))
-		case len(rule.Writes) > 0:
-			mistakes = append(mistakes, fmt.Errorf("%s[%d].writes: this kind of store answers no writes; remove the list", place, i))
-		}
-		out.rules = append(out.rules, c)
+		c, err := kind.compile(fmt.Sprintf("%s[%d]", place, i), rule)
+		out.rules, mistakes = append(out.rules, c), append(mistakes, err)
 	}
-	return out, errors.Join(mistakes...)
+	if err := errors.Join(mistakes...); err != nil {
+		return Rules{}, err
+	}
+	return out, nil
 }
 
-// compileList reads one list; selfEvident is the placeholder that stands for the
-// very name the list is held against.
-func compileList(place string, texts []string, segments bool, selfEvident string) ([]pattern, error) {
+func (k Kind) compile(place string, rule Rule) (compiled, error) {
+	var mistakes []error
+	read := func(l list, texts []string) []pattern {
+		patterns, err := l.compile(place, texts, k.Never)
+		mistakes = append(mistakes, err)
+		return patterns
+	}
+	c := compiled{
+		place:           place,
+		namespaces:      read(list{name: ListNamespaces, of: aNamespace(), all: `"*"`}, rule.Namespaces),
+		serviceAccounts: read(list{name: ListServiceAccounts, of: aServiceAccount(), all: `"*"`}, rule.ServiceAccounts),
+		paths:           read(list{name: ListPaths, holds: paths, all: `"**"`}, rule.Paths),
+	}
+	switch {
+	case k.Roles == Optional:
+		c.roles = read(list{name: ListRoles, holds: roles, all: `"", "**"`, empty: true}, rule.Roles)
+	case k.Roles == Required:
+		c.roles = read(list{name: ListRoles, holds: roles, all: `"*"`}, rule.Roles)
+	case len(rule.Roles) > 0:
+		mistakes = append(mistakes, Mistake{place + "." + ListRoles, errors.New("this kind of store has no roles; remove the list")})
+	}
+	switch {
+	case len(rule.Writes) == 0:
+	case k.Writes:
+		c.writes = read(list{name: ListWrites, holds: paths}, rule.Writes)
+	default:
+		mistakes = append(mistakes, Mistake{place + "." + ListWrites, errors.New("this kind of store answers no writes; remove the list")})
+	}
+	return c, errors.Join(mistakes...)
+}
+
+// The lists of a rule, as keymount.yaml spells them.
+const (
+	ListNamespaces      = "namespaces"
+	ListServiceAccounts = "serviceAccounts"
+	ListRoles           = "roles"
+	ListPaths           = "paths"
+	ListWrites          = "writes"
+)
+
+// list says how to read one list of a rule.
+type list struct {
+	name  string
+	holds subject
+	of    object // where holds is names
+	all   string // patterns that fit everything
+	empty bool   // "" is a pattern, which fits the empty text alone
+}
+
+func (l list) compile(place string, texts []string, never func(list, pattern string) error) ([]pattern, error) {
+	place += "." + l.name
 	if len(texts) == 0 {
-		all := "*"
-		if segments {
-			all = "**"
-		}
-		return nil, fmt.Errorf(`%s: missing; a list that is not there allows nothing, write [%q] for all`, place, all)
+		return nil, Mistake{place, fmt.Errorf("missing; a list that is not there allows nothing, write [%s] for all", l.all)}
 	}
 	patterns := make([]pattern, len(texts))
 	var mistakes []error
 	for i, text := range texts {
-		p, err := compile(text, segments)
-		if text == selfEvident {
-			err = fmt.Errorf(`%q fits everybody here; write "*" if that is meant`, text)
+		if text == "" && l.empty {
+			continue
+		}
+		p, err := l.one(text)
+		if err == nil && never != nil {
+			err = never(l.name, text)
 		}
 		if err != nil {
-			mistakes = append(mistakes, fmt.Errorf("%s[%d]: %w", place, i, err))
+			mistakes = append(mistakes, Mistake{fmt.Sprintf("%s[%d]", place, i), err})
 		}
 		patterns[i] = p
 	}
 	return patterns, errors.Join(mistakes...)
 }
 
-// Judge answers nil when one rule allows the whole query. The denial names who
-// asked for what and whose rules were searched, never what the rules say.
-func (r Rules) Judge(q Query) error {
-	if r.open || slices.ContainsFunc(r.rules, func(c compiled) bool { return c.logsIn(q, r.roles) && c.reads(q) }) {
-		return nil
+func (l list) one(text string) (pattern, error) {
+	if text == "{"+strings.TrimSuffix(l.name, "s")+"}" {
+		return pattern{}, fmt.Errorf(`%q fits everybody here; write "*" if that is meant`, text)
+	}
+	p, err := compile(text, l.holds)
+	if err != nil || l.holds != names {
+		return p, err
+	}
+	return p, l.of.possible(text, p.segments[0].pieces)
+}
+
+// Judge returns nil when one rule allows the whole query. The error of a denial names the
+// identity, the path and the store of the rules, never their content.
+func (r Rules) Judge(q Query) (Decision, error) {
+	d := r.decide(q, false)
+	if d.Allowed {
+		return d, nil
 	}
 	verb := "read"
 	if q.Write {
 		verb = "write to"
 	}
-	return r.denial(q, fmt.Sprintf("%s %q of store %q", verb, q.Path, q.Store))
+	return d, denial(q, fmt.Sprintf("%s %q of store %q", verb, q.Path, q.Store))
 }
 
-// JudgeLogin answers nil when one rule allows some path to this identity and role:
-// enough to log in, for a store that has to be asked what a path is.
-func (r Rules) JudgeLogin(q Query) error {
-	if r.open || slices.ContainsFunc(r.rules, func(c compiled) bool { return c.logsIn(q, r.roles) }) {
-		return nil
+// JudgeLogin returns nil when one rule allows some path to this identity and role: enough to
+// log in, for a store with a Resolver.
+func (r Rules) JudgeLogin(q Query) (Decision, error) {
+	d := r.decide(q, true)
+	if d.Allowed {
+		return d, nil
 	}
-	return r.denial(q, fmt.Sprintf("use store %q", q.Store))
+	return d, denial(q, fmt.Sprintf("use store %q", q.Store))
 }
 
-func (r Rules) denial(q Query, what string) error {
+func denial(q Query, what string) error {
 	if q.Role != "" {
 		what += fmt.Sprintf(" with role %q", q.Role)
 	}
@@ -141,20 +235,67 @@ func (r Rules) denial(q Query, what string) error {
 		ErrDenied, q.Namespace, q.ServiceAccount, what)
 }
 
-func (c compiled) logsIn(q Query, roles bool) bool {
-	return fitsAny(c.namespaces, q, q.Namespace) &&
-		fitsAny(c.serviceAccounts, q, q.ServiceAccount) &&
-		(!roles || fitsAny(c.roles, q, q.Role))
+// decide finds the first rule that allows q, or only the login for it, and otherwise the
+// nearest.
+func (r Rules) decide(q Query, login bool) Decision {
+	if r.open != "" {
+		return Decision{Allowed: true, Rule: r.open}
+	}
+	var nearest Decision
+	most := -1
+	for i := range r.rules {
+		c := &r.rules[i]
+		list, fitting := c.misfit(q, r.roles, login)
+		if list == "" {
+			return Decision{Allowed: true, Rule: c.place}
+		}
+		if fitting > most {
+			nearest, most = Decision{Rule: c.place, List: list}, fitting
+		}
+	}
+	return nearest
 }
 
-func (c compiled) reads(q Query) bool {
-	patterns := c.paths
-	if q.Write {
-		patterns = c.writes
+// misfit is the first list that does not fit q, and the number of fitting lists before it. It
+// is empty when all lists fit, or for a login all lists before the paths.
+func (c *compiled) misfit(q Query, roles, login bool) (list string, fitting int) {
+	switch {
+	case !fitsAny(c.namespaces, q, q.Namespace):
+		return ListNamespaces, 0
+	case !fitsAny(c.serviceAccounts, q, q.ServiceAccount):
+		return ListServiceAccounts, 1
+	case roles && !fitsRole(c.roles, q):
+		return ListRoles, 2
+	case login:
+		return "", 3
+	case q.Write && !fitsPath(c.writes, q):
+		return ListWrites, 3
+	case !q.Write && !fitsPath(c.paths, q):
+		return ListPaths, 3
 	}
+	return "", 4
+}
+
+func fitsPath(patterns []pattern, q Query) bool {
 	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.names(q.Literal) && p.fits(q, q.Path.String()) })
 }
 
 func fitsAny(patterns []pattern, q Query, text string) bool {
 	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.fits(q, text) })
+}
+
+// fitsRole matches a role like a path. But a role is any text of a class: one with an empty
+// segment, "." or ".." fits nothing, because a store that cleans such a text up would log in
+// with another role than the judged one. The login without a role fits "" alone, and no
+// wildcard.
+func fitsRole(patterns []pattern, q Query) bool {
+	if q.Role == "" {
+		return slices.ContainsFunc(patterns, pattern.empty)
+	}
+	for segment := range strings.SplitSeq(q.Role, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return fitsAny(patterns, q, q.Role)
 }

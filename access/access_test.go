@@ -12,6 +12,12 @@ import (
 // all is a list that everything fits.
 var all = []string{"*"}
 
+// plain is the kind of a bundle, roled that of a Vault.
+var (
+	plain = access.Kind{}
+	roled = access.Kind{Roles: access.Required, Writes: true}
+)
+
 // shopDB is the query that the tables change one thing of.
 func shopDB(tb testing.TB) access.Query {
 	tb.Helper()
@@ -27,9 +33,9 @@ func parse(tb testing.TB, text string) store.Path {
 	return path
 }
 
-func compile(tb testing.TB, roles bool, rules ...access.Rule) access.Rules {
+func compile(tb testing.TB, kind access.Kind, rules ...access.Rule) access.Rules {
 	tb.Helper()
-	compiled, err := access.Compile("access", rules, roles)
+	compiled, err := access.Compile("access", rules, kind)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -58,24 +64,26 @@ func TestPathPatterns(t *testing.T) {
 		{"a/**/**/b", "a/b a/x/b a/x/y/b", "a b"},
 		{"**/a/*/b", "a/x/b y/a/x/b a/a/b/b", "a/b x/a/b"},
 		{"secret/{namespace}/db", "secret/shop/db", "secret/other/db secret/{namespace}/db secret/shop/x"},
-		{"secret/{namespace}-{serviceAccount}/*", "secret/shop-api/db", "secret/shop/db secret/api-shop/db secret/shop-api"},
-		{"secret/*{serviceAccount}*/db", "secret/api/db secret/my-api-2/db secret/apapi/db", "secret/ap/db secret/shop/db"},
+		{"secret/{namespace}_{serviceAccount}/*", "secret/shop_api/db", "secret/shop/db secret/api_shop/db secret/shop_api secret/shop-api/db"},
+		{"secret/{namespace}.{serviceAccount}/db", "secret/shop.api/db", "secret/shop/db secret/shop.api.x/db"},
+		{"secret/*_{serviceAccount}/db", "secret/my_api/db secret/a_b_api/db secret/_api/db", "secret/api/db secret/myapi/db"},
+		{"secret/{namespace}-prod/db", "secret/shop-prod/db", "secret/shop/db secret/shop-prod-prod/db"},
 		{"secret/a.b/x", "secret/a.b/x", "secret/aXb/x"},
 	}
 	for _, test := range tests {
 		t.Run(test.pattern, func(t *testing.T) {
-			rules := compile(t, true, access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{test.pattern}})
+			rules := compile(t, roled, access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{test.pattern}})
 			for text := range strings.FieldsSeq(test.fits) {
 				q := shopDB(t)
 				q.Path = parse(t, text)
-				if err := rules.Judge(q); err != nil {
+				if _, err := rules.Judge(q); err != nil {
 					t.Errorf("%s: %v", text, err)
 				}
 			}
 			for text := range strings.FieldsSeq(test.not) {
 				q := shopDB(t)
 				q.Path = parse(t, text)
-				if err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
+				if _, err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
 					t.Errorf("%s: %v, want a denial", text, err)
 				}
 			}
@@ -94,9 +102,9 @@ func TestNamePatterns(t *testing.T) {
 		"one namespace of two":    {func(r *access.Rule) { r.Namespaces = []string{"team-*", "shop"} }, true},
 		"other namespace":         {func(r *access.Rule) { r.Namespaces = []string{"shops", "sho", "team-*"} }, false},
 		"service account":         {func(r *access.Rule) { r.ServiceAccounts = []string{"api"} }, true},
-		"other service account":   {func(r *access.Rule) { r.ServiceAccounts = []string{"shop", "API"} }, false},
+		"other service account":   {func(r *access.Rule) { r.ServiceAccounts = []string{"shop", "api2"} }, false},
 		"role":                    {func(r *access.Rule) { r.Roles = []string{"shop-api"} }, true},
-		"role of the asking":      {func(r *access.Rule) { r.Roles = []string{"{namespace}-{serviceAccount}"} }, true},
+		"role of the asking":      {func(r *access.Rule) { r.Roles = []string{"{namespace}-api"} }, true},
 		"other role":              {func(r *access.Rule) { r.Roles = []string{"{namespace}", "{serviceAccount}"} }, false},
 		"swapped placeholders":    {func(r *access.Rule) { r.Namespaces = []string{"{serviceAccount}"} }, false},
 		"other path":              {func(r *access.Rule) { r.Paths = []string{"secret/other/**"} }, false},
@@ -107,7 +115,7 @@ func TestNamePatterns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
 			test.change(&rule)
-			if err := compile(t, true, rule).Judge(shopDB(t)); (err == nil) != test.allows {
+			if _, err := compile(t, roled, rule).Judge(shopDB(t)); (err == nil) != test.allows {
 				t.Errorf("%v; allowed should be %v", err, test.allows)
 			}
 		})
@@ -124,8 +132,8 @@ func TestLiteralSegments(t *testing.T) {
 		"**": false, "secret/**": false, "secret/*/db": false, "secret/meta*/db": false, "secret/{namespace}/db": false,
 		"secret/metadata/db": true, "secret/metadata/*": true, "*/metadata/**": true, "secret/data/db": false,
 	} {
-		rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}})
-		err := rules.Judge(access.Query{Namespace: "metadata", Path: metadata, Literal: "metadata"})
+		rules := compile(t, plain, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}})
+		_, err := rules.Judge(access.Query{Namespace: "metadata", Path: metadata, Literal: "metadata"})
 		if (err == nil) != allows {
 			t.Errorf("%s: %v; allowed should be %v", pattern, err, allows)
 		}
@@ -138,16 +146,16 @@ func TestWrites(t *testing.T) {
 	q.Write = true
 	rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
 	const want = `not allowed: service account shop/api may not write to "secret/shop/db" of store "prod" with role "shop-api"; no rule under access of that store in keymount.yaml allows it`
-	if err := compile(t, true, rule).Judge(q); err == nil || err.Error() != want {
+	if _, err := compile(t, roled, rule).Judge(q); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
 	rule.Writes = []string{"secret/{namespace}/*"}
-	if err := compile(t, true, rule).Judge(q); err != nil {
+	if _, err := compile(t, roled, rule).Judge(q); err != nil {
 		t.Error(err)
 	}
 	q.Write = false
 	rule.Paths = []string{"other"}
-	if err := compile(t, true, rule).Judge(q); err == nil {
+	if _, err := compile(t, roled, rule).Judge(q); err == nil {
 		t.Error("a pattern under writes allows reading")
 	}
 }
@@ -155,64 +163,64 @@ func TestWrites(t *testing.T) {
 func TestJudgeLogin(t *testing.T) {
 	rule := access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: []string{"api"}, Roles: []string{"shop-*"}, Paths: []string{"nothing"}}
 	q := shopDB(t)
-	if err := compile(t, true, rule).JudgeLogin(q); err != nil {
+	if _, err := compile(t, roled, rule).JudgeLogin(q); err != nil {
 		t.Error(err)
 	}
 	q.Role = "admin"
 	const want = `not allowed: service account shop/api may not use store "prod" with role "admin"; no rule under access of that store in keymount.yaml allows it`
-	if err := compile(t, true, rule).JudgeLogin(q); err == nil || err.Error() != want {
+	if _, err := compile(t, roled, rule).JudgeLogin(q); err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
 }
 
 func TestOpenLeavesItToTheStore(t *testing.T) {
-	if err := access.Open().Judge(shopDB(t)); err != nil {
+	if _, err := access.Open("access").Judge(shopDB(t)); err != nil {
 		t.Error(err)
 	}
-	if err := access.Open().JudgeLogin(access.Query{}); err != nil {
+	if _, err := access.Open("access").JudgeLogin(access.Query{}); err != nil {
 		t.Error(err)
 	}
 }
 
 // A name cannot smuggle a pattern into a rule: names are put in as they are.
 func TestPlaceholdersAreLiteral(t *testing.T) {
-	rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"secret/{namespace}/db"}})
+	rules := compile(t, plain, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"secret/{namespace}/db"}})
 	for _, namespace := range []string{"*", "**", "{serviceAccount}", ""} {
 		q := shopDB(t)
 		q.Namespace = namespace
-		if err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
+		if _, err := rules.Judge(q); !errors.Is(err, access.ErrDenied) {
 			t.Errorf("namespace %q: %v, want a denial", namespace, err)
 		}
 	}
 }
 
 func TestListsFitInOneRule(t *testing.T) {
-	rules := compile(t, true,
+	rules := compile(t, roled,
 		access.Rule{Namespaces: []string{"shop"}, ServiceAccounts: all, Roles: all, Paths: []string{"secret/other/**"}},
 		access.Rule{Namespaces: []string{"other"}, ServiceAccounts: all, Roles: all, Paths: []string{"secret/shop/**"}},
 	)
-	if err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
+	if _, err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
 		t.Errorf("one rule has the namespace and another the path: %v, want a denial", err)
 	}
 	q := shopDB(t)
 	q.Namespace = "other"
-	if err := rules.Judge(q); err != nil {
+	if _, err := rules.Judge(q); err != nil {
 		t.Errorf("the second rule fits: %v", err)
 	}
 }
 
 func TestStoreWithoutRoles(t *testing.T) {
-	rules := compile(t, false, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"**"}})
+	rules := compile(t, plain, access.Rule{Namespaces: all, ServiceAccounts: all, Paths: []string{"**"}})
 	q := shopDB(t)
 	q.Role = ""
-	if err := rules.Judge(q); err != nil {
+	if _, err := rules.Judge(q); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestNoRules(t *testing.T) {
-	for name, rules := range map[string]access.Rules{"zero": {}, "empty": compile(t, true), "empty, no roles": compile(t, false)} {
-		if err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
+	for name, rules := range map[string]access.Rules{"zero": {}, "empty": compile(t, roled), "empty, no roles": compile(t, plain)} {
+		if _, err := rules.Judge(shopDB(t)); !errors.Is(err, access.ErrDenied) {
 			t.Errorf("%s: %v, want a denial", name, err)
 		}
 	}
@@ -227,7 +235,7 @@ func TestDenial(t *testing.T) {
 	for role, want := range tests {
 		q := shopDB(t)
 		q.Role = role
-		if err := (access.Rules{}).Judge(q); err == nil || err.Error() != want {
+		if _, err := (access.Rules{}).Judge(q); err == nil || err.Error() != want {
 			t.Errorf("role %q:\n%v\nwant\n%s", role, err, want)
 		}
 	}
@@ -248,7 +256,7 @@ func TestCompileMistakes(t *testing.T) {
 		"no roles":            {func(r *access.Rule) { r.Roles = nil }, `access[0].roles: ` + missing},
 		"no paths":            {func(r *access.Rule) { r.Paths = nil }, `access[0].paths: ` + missingPaths},
 		"empty pattern":       {func(r *access.Rule) { r.Roles = []string{"a", ""} }, `access[0].roles[1]: an empty pattern fits nothing; remove it`},
-		"slash in a name":     {func(r *access.Rule) { r.Namespaces = []string{"a/b"} }, `access[0].namespaces[0]: "a/b" holds a slash; names of Kubernetes objects and roles have none`},
+		"slash in a name":     {func(r *access.Rule) { r.Namespaces = []string{"a/b"} }, `access[0].namespaces[0]: "a/b" holds a slash; names of Kubernetes objects have none`},
 		"slash first":         {func(r *access.Rule) { r.Paths = []string{"/a"} }, `access[0].paths[0]: ` + slash},
 		"slash last":          {func(r *access.Rule) { r.Paths = []string{"a/"} }, `access[0].paths[0]: ` + slash},
 		"doubled slash":       {func(r *access.Rule) { r.Paths = []string{"a//b"} }, `access[0].paths[0]: ` + slash},
@@ -259,9 +267,9 @@ func TestCompileMistakes(t *testing.T) {
 		"dots":                {func(r *access.Rule) { r.Paths = []string{"a/.."} }, `access[0].paths[0]: ".." never fits; no path has such a segment`},
 		"stars in a segment":  {func(r *access.Rule) { r.Paths = []string{"a/b**"} }, `access[0].paths[0]: "b**": ` + stars},
 		"three stars":         {func(r *access.Rule) { r.Paths = []string{"***"} }, `access[0].paths[0]: "***": ` + stars},
-		"stars in a name":     {func(r *access.Rule) { r.ServiceAccounts = []string{"**"} }, `access[0].serviceAccounts[0]: "**": "**" is for paths; names of Kubernetes objects and roles have one segment, use "*"`},
+		"stars in a name":     {func(r *access.Rule) { r.ServiceAccounts = []string{"**"} }, `access[0].serviceAccounts[0]: "**": "**" is for paths and roles; names of Kubernetes objects have one segment, use "*"`},
 		"unknown placeholder": {func(r *access.Rule) { r.Paths = []string{"a/{pod}/b"} }, `access[0].paths[0]: "{pod}": ` + braces},
-		"open brace":          {func(r *access.Rule) { r.Paths = []string{"a{namespace"} }, `access[0].paths[0]: "{namespace": ` + braces},
+		"open brace":          {func(r *access.Rule) { r.Paths = []string{"a{namespace"} }, `access[0].paths[0]: "{namespace": ` + braces + `; did you mean "{namespace}"?`},
 		"closing brace":       {func(r *access.Rule) { r.Roles = []string{"a}"} }, `access[0].roles[0]: "}": ` + braces},
 		"several": {
 			func(r *access.Rule) { r.Namespaces, r.Paths = nil, []string{"a", "/", "b}"} },
@@ -272,7 +280,7 @@ func TestCompileMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rule := access.Rule{Namespaces: all, ServiceAccounts: all, Roles: all, Paths: []string{"**"}}
 			test.change(&rule)
-			if _, err := access.Compile("access", []access.Rule{rule}, true); err == nil || err.Error() != test.want {
+			if _, err := access.Compile("access", []access.Rule{rule}, roled); err == nil || err.Error() != test.want {
 				t.Errorf("error\n%v\nwant\n%s", err, test.want)
 			}
 		})
@@ -282,7 +290,7 @@ func TestCompileMistakes(t *testing.T) {
 func TestCompileNamesThePlace(t *testing.T) {
 	good := access.Rule{Namespaces: all, ServiceAccounts: all, Paths: all}
 	bad := access.Rule{Namespaces: all, ServiceAccounts: all, Paths: all, Roles: []string{"x"}}
-	_, err := access.Compile("stores[1].access", []access.Rule{good, bad, {Namespaces: all, ServiceAccounts: all}}, false)
+	_, err := access.Compile("stores[1].access", []access.Rule{good, bad, {Namespaces: all, ServiceAccounts: all}}, plain)
 	want := "stores[1].access[1].roles: this kind of store has no roles; remove the list\n" +
 		`stores[1].access[2].paths: missing; a list that is not there allows nothing, write ["**"] for all`
 	if err == nil || err.Error() != want {
@@ -308,7 +316,7 @@ func FuzzPattern(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, pattern, text string) {
-		rules, err := access.Compile("access", []access.Rule{{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}}}, false)
+		rules, err := access.Compile("access", []access.Rule{{Namespaces: all, ServiceAccounts: all, Paths: []string{pattern}}}, plain)
 		if err != nil {
 			return
 		}
@@ -318,7 +326,8 @@ func FuzzPattern(f *testing.F) {
 		}
 		q := shopDB(t)
 		q.Path = path
-		allowed := rules.Judge(q) == nil
+		decision, err := rules.Judge(q)
+		allowed := err == nil && decision.Allowed
 		if !strings.ContainsAny(pattern, "*{") && allowed != (pattern == text) {
 			t.Errorf("pattern %q on %q: allowed is %v", pattern, text, allowed)
 		}

@@ -1,9 +1,10 @@
-// Package auth answers one question: who is asking?
+// Package auth verifies the identity behind a mount.
 //
-// The driver hands over what it believes ([Pod]) and the service account tokens
-// the kubelet made for that pod ([Tokens]). A [Verifier] checks one token against
-// the keys of an [Issuer] and against the pod, and answers with an [Identity],
-// the only thing the rest of keymount trusts. Nothing here talks to a store.
+// The driver hands over its claims about a pod ([Pod]) and the service account tokens that
+// the kubelet made for it ([Tokens]). A [Verifier] checks one token against the keys of an
+// [Issuer] and against the pod, and returns an [Identity], the only thing that the rest of
+// keymount trusts. This package talks to no store: the exchange of a token for a login
+// belongs to package login.
 package auth
 
 import (
@@ -11,15 +12,15 @@ import (
 	"time"
 )
 
-// ErrToken wraps every answer of the kind "this token does not prove who the pod
-// is": final, asking again with the same token changes nothing.
+// ErrToken wraps every refusal of a token as proof of the pod's identity: it is final, and
+// another try with the same token changes nothing.
 var ErrToken = errors.New("service account token refused")
 
 // ErrKeys wraps failures to get an issuer's public keys: the token may be good.
 var ErrKeys = errors.New("cannot check the service account token")
 
-// Pod is what the driver says of the pod it mounts for. The kubelet writes these
-// after the pod's author had his say, but they prove nothing until a token agrees.
+// Pod is the driver's description of the pod to mount for. The kubelet writes these fields
+// over any of the pod's author, but they prove nothing until a token agrees.
 type Pod struct {
 	Namespace      string
 	Name           string
@@ -27,7 +28,10 @@ type Pod struct {
 	ServiceAccount string
 }
 
-// Identity is who a verified token belongs to. Only [Verifier.Verify] makes one.
+// Volume is a class in a pod, mounted again and again by the driver.
+type Volume struct{ Namespace, PodUID, Class string }
+
+// Identity is the owner of a verified token. Only [Verifier.Verify] makes one.
 type Identity struct {
 	Issuer            string
 	Audience          string
@@ -37,6 +41,6 @@ type Identity struct {
 	// PodName and PodUID are empty when the token is not bound to a pod.
 	PodName string
 	PodUID  string
-	// Expires is the end of the token's life; the identity is not to be used after.
+	// Expires is the end of the token's life; the identity must not be used after it.
 	Expires time.Time
 }

@@ -9,7 +9,7 @@ const MaxProofs = maxProofs
 func (v *Verifier) Remembered() int {
 	v.proofs.mu.Lock()
 	defer v.proofs.mu.Unlock()
-	return len(v.proofs.known)
+	return v.proofs.known.Len()
 }
 
 // Remembers tells whether the signature of a token was checked before.

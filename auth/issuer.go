@@ -9,25 +9,27 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/keymount/keymount/internal/contain"
 )
 
 const (
-	// keysFresh is the age at which keys are fetched again, asked for or not.
+	// keysFresh is the age at which keys are fetched again, even when all ids are known.
 	keysFresh = time.Hour
-	// keysUsable is the age after which keys are not used any more when their
-	// source has been down all the time.
+	// keysUsable is the age after which keys are not used any more, if their source has been
+	// down all the time.
 	keysUsable = 24 * time.Hour
-	// keysPause is the time between two fetches; it keeps tokens with made-up key
-	// ids from hammering the source.
+	// keysPause is the time between two fetches; it keeps tokens with made-up key ids from
+	// hammering the source.
 	keysPause = 2 * time.Second
-	// keysTimeout ends one fetch; it outlives the request that asked for it.
+	// keysTimeout ends one fetch; the fetch outlives the request that started it.
 	keysTimeout = 10 * time.Second
-	// keysPatience is how long a token whose key is known waits for a fresh set.
+	// keysPatience is how long a token with a known key waits for a fresh set.
 	keysPatience = 2 * time.Second
 )
 
-// KeySource is where an issuer's public keys come from: the API server, an OIDC
-// discovery document or a file.
+// KeySource is the origin of an issuer's public keys: the API server, an OIDC discovery
+// document or a file.
 type KeySource interface {
 	// Keys returns the issuer's name, exactly as tokens carry it in iss, and its
 	// current keys. It is called again at least hourly and for unknown key ids,
@@ -41,7 +43,7 @@ type Issuer struct {
 	now    func() time.Time
 	flight singleflight.Group
 
-	mu      sync.Mutex // guards what follows; not held while fetching
+	mu      sync.Mutex // guards the fields below; not held while fetching
 	name    string
 	keys    map[string]jose.JSONWebKey
 	fetched time.Time // when keys last came
@@ -49,13 +51,13 @@ type Issuer struct {
 	err     error     // of the last fetch
 }
 
-// NewIssuer fetches nothing yet; the first token does. name is the iss of its
-// tokens; empty takes the source's word. now is the clock.
+// NewIssuer fetches nothing yet; the first token does. name is the iss of its tokens; empty
+// takes the name from the source. now is the clock.
 func NewIssuer(name string, source KeySource, now func() time.Time) *Issuer {
 	return &Issuer{name: name, source: source, now: now}
 }
 
-// known is the issuer's name, empty when it has to be asked.
+// known is the issuer's name, empty until the source has told it.
 func (i *Issuer) known() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -74,8 +76,8 @@ func (i *Issuer) ask(ctx context.Context) (string, error) {
 	}
 }
 
-// key finds a public key. A key that is new or too old is fetched until the source
-// answers or ctx ends; one that is merely an hour old does not depend on it.
+// key finds a public key. A key that is new or too old is fetched until the source answers or
+// ctx ends; a key merely an hour old does not depend on the source.
 func (i *Issuer) key(ctx context.Context, id string) (jose.JSONWebKey, error) {
 	if id == "" {
 		return jose.JSONWebKey{}, fmt.Errorf("%w: its header names no key (kid)", ErrToken)
@@ -101,8 +103,8 @@ func (i *Issuer) key(ctx context.Context, id string) (jose.JSONWebKey, error) {
 	}
 }
 
-// remembered finds a key that came within a day. When it is over an hour old a
-// fresh set is fetched first, but not waited for when the source is in trouble.
+// remembered finds a key fetched within a day. After an hour it first fetches a fresh set,
+// but does not wait for a source in trouble.
 func (i *Issuer) remembered(ctx context.Context, id string) (jose.JSONWebKey, bool) {
 	key, age, failing := i.look(id)
 	if age < keysFresh {
@@ -126,8 +128,8 @@ func (i *Issuer) remembered(ctx context.Context, id string) (jose.JSONWebKey, bo
 	return key, age < keysUsable
 }
 
-// look returns a key and the age of the set it is in; a key that is unknown, or a
-// clock that went back, makes it too old to use.
+// look returns a key and the age of its set; an unknown key, or a clock set back, counts as
+// too old to use.
 func (i *Issuer) look(id string) (key jose.JSONWebKey, age time.Duration, failing bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -139,9 +141,8 @@ func (i *Issuer) look(id string) (key jose.JSONWebKey, age time.Duration, failin
 	return key, age, i.err != nil
 }
 
-// refetch waits until a fetch is due, and for what it brings, which is in the
-// fields afterwards. The error is that ctx ended first; its cause is the last
-// fetch's.
+// refetch waits until a fetch is due and for its result, which is then in the fields. Its
+// error says that ctx ended first; the cause is the error of the last fetch.
 func (i *Issuer) refetch(ctx context.Context) error {
 	pause := time.NewTimer(i.pause())
 	defer pause.Stop()
@@ -167,7 +168,7 @@ func (i *Issuer) gaveUp(ctx context.Context) error {
 	return fmt.Errorf("%w: waiting for the issuer's keys: %w", ErrKeys, ctx.Err())
 }
 
-// pause is what is left until the next fetch may begin.
+// pause is the time until the next fetch may begin.
 func (i *Issuer) pause() time.Duration {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -178,12 +179,12 @@ func (i *Issuer) pause() time.Duration {
 	return max(0, keysPause-since)
 }
 
-// fetchShared fetches once for all who ask meanwhile. It does not end with ctx,
-// which is that of whoever came first.
+// fetchShared fetches once for all concurrent callers. The fetch does not end with ctx, which
+// belongs to the first caller.
 func (i *Issuer) fetchShared(ctx context.Context) <-chan singleflight.Result {
 	return i.flight.DoChan("", func() (any, error) {
 		if i.pause() > 0 {
-			return nil, nil // somebody else's fetch has just ended
+			return nil, nil // another fetch has just ended
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keysTimeout)
 		defer cancel()
@@ -213,18 +214,20 @@ func (i *Issuer) fetch(ctx context.Context) {
 }
 
 // askSource contains a panic: it would end the process, since the fetch runs in a
-// goroutine of its own. What it says may be anything and is not passed on.
+// goroutine of its own.
 func (i *Issuer) askSource(ctx context.Context) (name string, keys jose.JSONWebKeySet, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errors.New("reading the issuer's keys ran into a bug")
-		}
-	}()
-	return i.source.Keys(ctx)
+	name, err = contain.Do(func() (name string, err error) {
+		name, keys, err = i.source.Keys(ctx)
+		return name, err
+	})
+	if _, panicked := errors.AsType[*contain.Panic](err); panicked {
+		err = fmt.Errorf("reading the issuer's keys: %w", err)
+	}
+	return name, keys, err
 }
 
-// signs tells whether a key may vouch for a token: a named public key, not meant
-// for anything else. IsPublic is false for private and for symmetric keys.
+// signs tells whether a key may verify tokens: a named public key, not meant for another use.
+// IsPublic is false for private and for symmetric keys.
 func signs(key jose.JSONWebKey) bool {
 	return key.KeyID != "" && key.IsPublic() && key.Valid() && (key.Use == "" || key.Use == "sig")
 }

@@ -3,91 +3,68 @@ package auth
 import (
 	"crypto"
 	"crypto/sha256"
-	"maps"
 	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/keymount/keymount/internal/lru"
 	"github.com/keymount/keymount/internal/secret"
 )
 
 const (
-	// maxProofs is how many tokens are remembered: a few for each pod of a node.
+	// maxProofs bounds the remembered tokens: a few for each pod of a node.
 	maxProofs = 1024
-	// maxProvenToken is the longest token that is remembered, in bytes. Names at
-	// their longest make 3.5 KiB; what is longer may hold claims without end.
+	// maxProvenToken is the longest token to remember, in bytes. Names at their longest make
+	// 3.5 KiB; a longer token may hold any number of claims.
 	maxProvenToken = 4 << 10
 )
 
-// proof is what the signature of a token proves, and by which key. It follows from
-// the bytes of both and from nothing else, and is therefore the one thing that may
-// be remembered: for whom and when it counts is asked at every request.
+// proof is the claims of a token with a checked signature, and the key of that signature. It
+// follows from the bytes of both alone, and is therefore the one thing that may be
+// remembered: every request checks audience, pod and times again.
 type proof struct {
 	token  tokenSum
 	key    jose.JSONWebKey
 	claims claims
 }
 
-// tokenSum is the SHA-256 of a token, so that no token is kept.
+// tokenSum is the SHA-256 of a token, kept instead of the token.
 type tokenSum [sha256.Size]byte
 
 func sumOf(token secret.Bytes) tokenSum { return sha256.Sum256(token.Reveal()) }
 
-// isBy tells whether the proof is one by this key: another key under the old one's
-// name proves nothing until the signature was checked with it.
+// isBy tells whether the proof is by this key: a new key under the old name proves nothing
+// until it has verified the signature.
 func (p proof) isBy(key jose.JSONWebKey) bool {
 	public, ok := p.key.Key.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(key.Key) && p.key.Algorithm == key.Algorithm
 }
 
-// proofs remembers tokens that were good for a request. It is safe for concurrent
-// use; what is in it is never changed.
+// proofs remembers the proofs of accepted tokens. It is safe for concurrent use; a proof in
+// it is never changed.
 type proofs struct {
 	mu    sync.Mutex
-	known map[tokenSum]*keptProof
+	known *lru.Cache[tokenSum, proof]
 }
 
-func newProofs() *proofs { return &proofs{known: map[tokenSum]*keptProof{}} }
+func newProofs() *proofs { return &proofs{known: lru.New[tokenSum, proof](maxProofs, 0)} }
 
-type keptProof struct {
-	proof
-	used time.Time // last, with success
-}
-
+// find does not count as a use of a proof, because the request may still be refused; keep
+// does.
 func (p *proofs) find(token tokenSum) (proof, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r, ok := p.known[token]; ok {
-		return r.proof, true
-	}
-	return proof{}, false
+	return p.known.Peek(token)
 }
 
-// keep remembers a proof that was good for a request just now, first or again.
+// keep remembers the proof of an accepted request, first or again. A new proof evicts expired
+// ones and, if there is still no room, the least recently used.
 func (p *proofs) keep(proven proof, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if known, again := p.known[proven.token]; again {
-		known.proof, known.used = proven, now
-		return
+	if _, again := p.known.Peek(proven.token); !again {
+		p.known.RemoveFunc(func(_ tokenSum, old proof) bool { return !now.Before(old.claims.Expiry.Time()) })
 	}
-	p.makeRoomLocked(now)
-	p.known[proven.token] = &keptProof{proven, now}
-}
-
-// makeRoomLocked forgets what has expired, and where that is not enough the token
-// that has not been used for longest.
-func (p *proofs) makeRoomLocked(now time.Time) {
-	maps.DeleteFunc(p.known, func(_ tokenSum, r *keptProof) bool { return !now.Before(r.claims.Expiry.Time()) })
-	if len(p.known) < maxProofs {
-		return
-	}
-	var oldest *keptProof
-	for _, r := range p.known {
-		if oldest == nil || r.used.Before(oldest.used) {
-			oldest = r
-		}
-	}
-	delete(p.known, oldest.token)
+	p.known.Add(proven.token, proven, 0)
 }

@@ -9,18 +9,20 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/keymount/keymount/internal/regular"
+	"github.com/keymount/keymount/internal/spelling"
 )
 
 // maxKeysBytes bounds a key set or a discovery document.
 const maxKeysBytes = 1 << 20
 
-// FileKeys reads a JSON Web Key Set from a file, anew each time, so that a
-// replaced file counts within the hour or at the first token of a new key.
+// FileKeys reads a JSON Web Key Set from a file, anew each time, so that a replaced file
+// counts within the hour or at the first token of a new key.
 type FileKeys struct {
 	Issuer string // the exact iss of the tokens
 	File   string
@@ -28,7 +30,7 @@ type FileKeys struct {
 
 // Keys implements [KeySource].
 func (f FileKeys) Keys(context.Context) (string, jose.JSONWebKeySet, error) {
-	data, err := os.ReadFile(f.File)
+	data, err := regular.Read(f.File, maxKeysBytes)
 	if err != nil {
 		return "", jose.JSONWebKeySet{}, fmt.Errorf("read the keys of issuer %q: %w", f.Issuer, err)
 	}
@@ -39,8 +41,8 @@ func (f FileKeys) Keys(context.Context) (string, jose.JSONWebKeySet, error) {
 	return f.Issuer, keys, nil
 }
 
-// DiscoveryKeys asks an OpenID discovery document for an issuer's name and for
-// where its keys are.
+// DiscoveryKeys gets an issuer's name and the URL of its keys from an OpenID discovery
+// document.
 type DiscoveryKeys struct {
 	// Issuer is the exact iss of the tokens; empty takes the document's word, for a
 	// server that is trusted to know.
@@ -87,6 +89,9 @@ func (d DiscoveryKeys) keysURL(discovery DiscoveryDocument) (string, error) {
 	if !strings.HasPrefix(discovery.KeysURL, "https://") {
 		return "", fmt.Errorf("issuer at %s: its keys are at %q, which is not https", d.Base, discovery.KeysURL)
 	}
+	if err := spelling.Plain(discovery.KeysURL); err != nil {
+		return "", fmt.Errorf("issuer at %s: the place of its keys, %w", d.Base, err)
+	}
 	return discovery.KeysURL, nil
 }
 
@@ -101,7 +106,8 @@ func (d DiscoveryKeys) get(ctx context.Context, url string) ([]byte, error) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("issuer at %s: GET %s: %s", d.Base, url, response.Status)
+		const most = 60 // bytes of the server's own words
+		return nil, fmt.Errorf("issuer at %s: GET %s: %s", d.Base, url, spelling.Visible(spelling.Cut(response.Status, most)))
 	}
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxKeysBytes+1))
 	if err != nil {
@@ -113,7 +119,7 @@ func (d DiscoveryKeys) get(ctx context.Context, url string) ([]byte, error) {
 	return data, nil
 }
 
-// DiscoveryDocument is the part of an OpenID discovery document that counts here.
+// DiscoveryDocument is the part of an OpenID discovery document in use here.
 type DiscoveryDocument struct {
 	Issuer  string `json:"issuer"`
 	KeysURL string `json:"jwks_uri"`
@@ -143,25 +149,30 @@ func ParseKeys(data []byte) (jose.JSONWebKeySet, error) {
 	return keys, nil
 }
 
-// NewDiscoveryKeys asks the issuer itself, over https. caFile holds the PEM certificates
-// that its server is trusted by; empty takes the system's.
+// noCertificateError is the name of a file that should hold one.
+type noCertificateError string
+
+func (e noCertificateError) Error() string { return string(e) + " holds no PEM certificate" }
+
+// NewDiscoveryKeys asks the issuer itself, over https. caFile holds the PEM certificates to
+// trust its server by; empty takes the system's.
 func NewDiscoveryKeys(issuer, caFile string) (DiscoveryKeys, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
 	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
+		pem, err := regular.Read(caFile, maxKeysBytes)
 		if err != nil {
 			return DiscoveryKeys{}, fmt.Errorf("caFile: %w", err)
 		}
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(pem) {
-			return DiscoveryKeys{}, fmt.Errorf("caFile: %s holds no PEM certificate", caFile)
+			return DiscoveryKeys{}, fmt.Errorf("caFile: %w", noCertificateError(caFile))
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	return DiscoveryKeys{Issuer: issuer, Base: issuer, Client: &http.Client{Transport: transport, CheckRedirect: onlyHTTPS}}, nil
 }
 
-// onlyHTTPS keeps a redirect from taking the keys off the protected way.
+// onlyHTTPS refuses a redirect of the keys to an unprotected address.
 func onlyHTTPS(request *http.Request, via []*http.Request) error {
 	const most = 3
 	if request.URL.Scheme != "https" || len(via) > most {

@@ -25,6 +25,13 @@ func startOIDC(t *testing.T) *oidc {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, o.document) })
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, o.keys) })
+	mux.HandleFunc("/odd", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = fmt.Fprint(conn, "HTTP/1.1 404 no \x1b[31m\u202e\r\nContent-Length: 0\r\n\r\n")
+			_ = conn.Close()
+		}
+	})
 	o.Server = httptest.NewTLSServer(mux)
 	t.Cleanup(o.Close)
 	data, err := newIssuer(t, "key-1").KeySet()
@@ -68,12 +75,14 @@ func TestDiscoveryMistakes(t *testing.T) {
 			func(o *oidc) { o.document = strings.Replace(o.document, `"https`, `"https://evil.invalid?`, 1) },
 			`issuer at URL: its discovery document is of issuer "https://evil.invalid?://HOST", keymount.yaml says "URL"`,
 		},
-		"no issuer":       {func(o *oidc) { o.document = "{}" }, "issuer at URL: discovery document: no issuer in it"},
-		"HTML":            {func(o *oidc) { o.document = "<html>" }, "issuer at URL: discovery document: invalid character '<' looking for beginning of value"},
-		"keys over http":  {func(o *oidc) { o.document = fmt.Sprintf(`{"issuer":%q,"jwks_uri":"http://x.invalid"}`, o.URL) }, `issuer at URL: its keys are at "http://x.invalid", which is not https`},
-		"keys not found":  {func(o *oidc) { o.document = strings.Replace(o.document, "/keys", "/none", 1) }, "issuer at URL: GET URL/none: 404 Not Found"},
-		"keys not JSON":   {func(o *oidc) { o.keys = "x" }, "issuer at URL: URL/keys: not a JSON Web Key Set: invalid character 'x' looking for beginning of value"},
-		"endless answers": {func(o *oidc) { o.keys = strings.Repeat(" ", 1<<20+1) }, "issuer at URL: GET URL/keys: more than 1048576 bytes"},
+		"no issuer":                           {func(o *oidc) { o.document = "{}" }, "issuer at URL: discovery document: no issuer in it"},
+		"HTML":                                {func(o *oidc) { o.document = "<html>" }, "issuer at URL: discovery document: invalid character '<' looking for beginning of value"},
+		"keys over http":                      {func(o *oidc) { o.document = fmt.Sprintf(`{"issuer":%q,"jwks_uri":"http://x.invalid"}`, o.URL) }, `issuer at URL: its keys are at "http://x.invalid", which is not https`},
+		"keys not found":                      {func(o *oidc) { o.document = strings.Replace(o.document, "/keys", "/none", 1) }, "issuer at URL: GET URL/none: 404 Not Found"},
+		"keys at a place that cannot be seen": {func(o *oidc) { o.document = strings.Replace(o.document, "/keys", "/k\u202e", 1) }, `issuer at URL: the place of its keys, "URL/k\u202e" holds '\u202e'; no name has control, invisible or bidirectional characters`},
+		"odd words":                           {func(o *oidc) { o.document = strings.Replace(o.document, "/keys", "/odd", 1) }, `issuer at URL: GET URL/odd: 404 no \x1b[31m\u202e`},
+		"keys not JSON":                       {func(o *oidc) { o.keys = "x" }, "issuer at URL: URL/keys: not a JSON Web Key Set: invalid character 'x' looking for beginning of value"},
+		"endless answers":                     {func(o *oidc) { o.keys = strings.Repeat(" ", 1<<20+1) }, "issuer at URL: GET URL/keys: more than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := startOIDC(t)

@@ -20,7 +20,7 @@ type Tokens struct {
 //
 //	{"<audience>": {"token": "<jwt>", "expirationTimestamp": "<RFC 3339>"}}
 //
-// An empty text holds no tokens. What is inside is not trusted until verified.
+// An empty text holds no tokens. The tokens are not trusted until verified.
 func ParseTokens(text string) (Tokens, error) {
 	if text == "" {
 		return Tokens{}, nil

@@ -14,18 +14,18 @@ import (
 	"github.com/keymount/keymount/internal/secret"
 )
 
-// clockSkew is how far the API server's clock may run ahead of this node's.
-// The end of a token's life gets no such grace: the kubelet renews long before.
+// clockSkew is how far the API server's clock may run ahead of this node's. The end of a
+// token's life gets no such grace: the kubelet renews long before.
 const clockSkew = time.Minute
 
-// maxTokenBytes bounds what is parsed; the kubelet's tokens are about 1 KiB.
+// maxTokenBytes bounds a token before parsing; the kubelet's tokens are about 1 KiB.
 const maxTokenBytes = 64 << 10
 
-// Expected is what a token must prove.
+// Expected are the claims that a token must prove.
 type Expected struct {
 	Audience string
 	Pod      Pod
-	// WithoutPod accepts a token that is not bound to a pod, such as the
+	// WithoutPod accepts a token not bound to a pod, such as the
 	// secrets-store-sync-controller's. Namespace and service account still count.
 	WithoutPod bool
 }
@@ -38,14 +38,14 @@ type Verifier struct {
 	proofs  *proofs
 }
 
-// NewVerifier accepts tokens of these issuers. node is the name of this node as
-// the API server knows it; a token that names a node is refused when it differs
-// or when node is empty. now is the clock.
+// NewVerifier accepts tokens of these issuers. node is the name of this node in the API
+// server; a token bound to a node is refused when the names differ or node is empty. now is
+// the clock.
 func NewVerifier(issuers []*Issuer, node string, now func() time.Time) *Verifier {
 	return &Verifier{issuers: issuers, node: node, now: now, proofs: newProofs()}
 }
 
-// claims are the parts of a Kubernetes service account token that count here.
+// claims are the parts of a Kubernetes service account token in use here.
 type claims struct {
 	jwt.Claims
 	Kubernetes struct {
@@ -61,9 +61,9 @@ type reference struct {
 	UID  string `json:"uid"`
 }
 
-// Verify checks signature, issuer, audience, times and that the claims name the
-// pod of this request. The error wraps [ErrToken] when the token is at fault,
-// [ErrKeys] when the issuer's keys could not be had; it never holds the token.
+// Verify checks signature, issuer, audience, times and that the claims name the pod of this
+// request. The error wraps [ErrToken] when the token is at fault, [ErrKeys] when the issuer's
+// keys could not be had; it never holds the token.
 func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected) (Identity, error) {
 	proven, err := v.prove(ctx, token)
 	if err != nil {
@@ -87,8 +87,8 @@ func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected
 	}, nil
 }
 
-// prove finds out what an accepted issuer has signed. A token whose signature was
-// checked before still needs its issuer's word that the key counts.
+// prove returns the claims signed by an accepted issuer. A token with a remembered proof
+// still needs its key among the issuer's present keys.
 func (v *Verifier) prove(ctx context.Context, token secret.Bytes) (proof, error) {
 	if token.Len() > maxTokenBytes {
 		return proof{}, fmt.Errorf("%w: %d bytes are more than a token has (%d at most)", ErrToken, token.Len(), maxTokenBytes)
@@ -111,7 +111,7 @@ func (v *Verifier) prove(ctx context.Context, token secret.Bytes) (proof, error)
 	return proof{token: sum, key: key, claims: c}, err
 }
 
-// check returns the claims of a token that an accepted issuer signed, and the key.
+// check returns the claims of a token signed by an accepted issuer, and the key.
 func (v *Verifier) check(ctx context.Context, signed *jose.JSONWebSignature) (c claims, key jose.JSONWebKey, err error) {
 	var unproven jwt.Claims
 	if err := json.Unmarshal(signed.UnsafePayloadWithoutVerification(), &unproven); err != nil {
@@ -132,7 +132,7 @@ func (v *Verifier) check(ctx context.Context, signed *jose.JSONWebSignature) (c 
 	return c, key, nil
 }
 
-// key is the key of this id that an issuer of this name has now.
+// key is the present key with this id of the issuer with this name.
 func (v *Verifier) key(ctx context.Context, issuer, id string) (jose.JSONWebKey, error) {
 	found, err := v.issuer(ctx, issuer)
 	if err != nil {
@@ -141,7 +141,7 @@ func (v *Verifier) key(ctx context.Context, issuer, id string) (jose.JSONWebKey,
 	return found.key(ctx, id)
 }
 
-// parse reads the token as a signed JWT in compact form, nothing of it proven.
+// parse reads the token as a signed JWT in compact form, and proves nothing.
 func parse(token secret.Bytes) (*jose.JSONWebSignature, error) {
 	signed, err := jose.ParseSignedCompact(string(token.Reveal()), []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512,
@@ -157,8 +157,8 @@ func parse(token secret.Bytes) (*jose.JSONWebSignature, error) {
 	return signed, nil
 }
 
-// issuer finds the issuer of this name: among those whose name is known first, so
-// that no token waits for a source that it does not need.
+// issuer finds the issuer with this name: first among issuers with a known name, so that no
+// token waits for a source it does not need.
 func (v *Verifier) issuer(ctx context.Context, name string) (*Issuer, error) {
 	for _, issuer := range v.issuers {
 		if issuer.known() == name && name != "" {

@@ -53,7 +53,7 @@ there is never written over, for the bundles encrypted for it would be lost.`,
 		Example: `  keymount bundle keygen key.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("%w: name one file to write the identity to", errUsage)
+				return usagef("name one file to write the identity to")
 			}
 			return nil
 		},
@@ -96,7 +96,7 @@ type encrypted struct {
 
 // encryption is the command line of bundle encrypt.
 type encryption struct {
-	audience
+	recipientFlags
 	out string
 }
 
@@ -198,7 +198,7 @@ func decrypt(cmd *cobra.Command, identityFile string, args []string) error {
 // atMostOneFile refuses more arguments than one as a mistake of usage.
 func atMostOneFile(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return fmt.Errorf("%w: unexpected argument %q", errUsage, args[1])
+		return usagef("unexpected argument %q", args[1])
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func atMostOneFile(_ *cobra.Command, args []string) error {
 // onlyText refuses -o json where there is nothing to print in it.
 func onlyText(cmd *cobra.Command, why string) error {
 	if cmd.Flag("output").Value.String() != "text" {
-		return fmt.Errorf("%w: --output is not for this: %s", errUsage, why)
+		return usagef("--output is not for this: %s", why)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -9,7 +8,7 @@ import (
 	"github.com/keymount/keymount/store/bundle"
 )
 
-// The exit codes of bundle diff, which are those of diff(1).
+// The exit codes of bundle diff, as of diff(1).
 const (
 	exitDifferent = 1
 	exitTrouble   = 2
@@ -38,7 +37,7 @@ they could not be compared.`,
 		Args: bundleArgs("BEFORE", "AFTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			result, err := compareBundles(args[0], args[1], identityFiles)
-			if errors.Is(err, errUsage) {
+			if isUsage(err) {
 				return err
 			}
 			if err == nil {

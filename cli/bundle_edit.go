@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keymount/keymount/state"
 	"github.com/keymount/keymount/store/bundle"
 )
 
@@ -101,10 +102,10 @@ func finishEdit(cmd *cobra.Command, file *bundleFile, text []byte) error {
 	})
 }
 
-// memoryFolder makes a private folder in the first of these that is in memory.
+// memoryFolder makes a private folder in the first candidate in memory.
 func memoryFolder(candidates ...string) (string, error) {
 	for _, candidate := range candidates {
-		if !filepath.IsAbs(candidate) || !inMemory(candidate) {
+		if !filepath.IsAbs(candidate) || !state.InMemory(candidate) {
 			continue
 		}
 		if folder, err := os.MkdirTemp(candidate, "keymount-edit-"); err == nil {
@@ -118,7 +119,7 @@ func memoryFolder(candidates ...string) (string, error) {
 // editor runs the user's editor on one file.
 type editor struct {
 	cmd      *cobra.Command
-	terminal bool // there is somebody to ask
+	terminal bool // a user can be asked
 	file     string
 }
 
@@ -131,12 +132,12 @@ func (e *editor) untilEnded() (context.Context, context.CancelFunc) {
 		return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	}
 	ctx = context.WithoutCancel(ctx)
-	_, release := signal.NotifyContext(ctx, os.Interrupt) // caught, and nothing done about it
+	_, release := signal.NotifyContext(ctx, os.Interrupt) // caught and ignored
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	return ctx, func() { stop(); release() }
 }
 
-// loop runs the editor until the document is without mistakes, or as it was.
+// loop runs the editor until the document is without mistakes, or unchanged.
 func (e *editor) loop(ctx context.Context, before []byte) ([]byte, error) {
 	for {
 		if err := e.run(ctx); err != nil {
@@ -162,9 +163,9 @@ func (e *editor) loop(ctx context.Context, before []byte) ([]byte, error) {
 	}
 }
 
-// run hands the editor to the shell, for it may have arguments and quotes. The
-// trap keeps the shell from dying, when the editor has ended well, of a ctrl-C
-// that was meant for the editor.
+// run starts the editor in the shell, for it may have arguments and quotes. Without the
+// trap the shell would die of a ctrl-C meant for the editor, although the editor ended
+// well.
 func (e *editor) run(ctx context.Context) error {
 	command := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")
 	c := exec.CommandContext(ctx, "sh", "-c", "trap : INT; "+command+` "$1"`, "sh", e.file) //nolint:gosec // it is the user's own command
@@ -198,7 +199,7 @@ func (e *editor) askAgain(ctx context.Context, mistakes error) error {
 	return nil
 }
 
-// skipLine reads up to a newline and no byte more: what follows is the editor's.
+// skipLine reads up to a newline and no byte more: the rest is the editor's.
 func skipLine(r io.Reader) error {
 	for b := make([]byte, 1); b[0] != '\n'; {
 		if _, err := io.ReadFull(r, b); err != nil {

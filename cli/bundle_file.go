@@ -19,13 +19,13 @@ import (
 	"github.com/keymount/keymount/store/bundle"
 )
 
-// bundleFile is a bundle as it was read from its file.
+// bundleFile is a bundle as read from its file.
 type bundleFile struct {
 	name       string
 	identities []age.Identity
 	sealed     []byte
 	text       secret.Bytes    // the document
-	recipients []age.Recipient // who can open it; only after openToWrite
+	recipients []age.Recipient // only after openToWrite
 }
 
 // openBundle reads and decrypts a bundle; it does not look into the document.
@@ -45,8 +45,8 @@ func openBundle(name string, identityFiles ...string) (*bundleFile, error) {
 	return &bundleFile{name: name, identities: identities, sealed: sealed, text: secret.New(text)}, nil
 }
 
-// openToWrite finds out as well whom to encrypt for again. It fails when that is
-// not known, before somebody has typed for nothing.
+// openToWrite also finds the recipients to encrypt for again. It fails without them,
+// before a user types in vain.
 func openToWrite(name, identityFile string) (*bundleFile, error) {
 	file, err := openBundle(name, identityFile)
 	if err != nil {
@@ -68,7 +68,7 @@ func (b *bundleFile) document() (bundle.Document, error) {
 
 var errMeanwhile = errors.New("somebody else changed it meanwhile, and it is left as they wrote it; do this again")
 
-// changeBundle revises a bundle, and once more what others made of it meanwhile:
+// changeBundle revises a bundle, and again when another program changed it meanwhile:
 // many may set different keys at a time.
 func changeBundle(name, identityFile string, revise func([]byte) ([]byte, error)) ([]bundle.Change, error) {
 	const most = 50
@@ -84,8 +84,8 @@ func changeBundle(name, identityFile string, revise func([]byte) ([]byte, error)
 	}
 }
 
-// change replaces the document by what revise makes of it, and tells what has
-// changed. Without a change nothing is written.
+// change replaces the document by its revision, and returns the changes. Without a
+// change it writes nothing.
 func (b *bundleFile) change(revise func([]byte) ([]byte, error)) ([]bundle.Change, error) {
 	before, err := b.document()
 	if err != nil {
@@ -106,8 +106,8 @@ func (b *bundleFile) change(revise func([]byte) ([]byte, error)) ([]bundle.Chang
 	return changes, b.replace(text, b.recipients)
 }
 
-// replace writes a new document for these recipients, unless somebody else
-// wrote the file since it was read.
+// replace writes a new document for these recipients, unless the file has changed since
+// it was read.
 func (b *bundleFile) replace(text []byte, recipients []age.Recipient) error {
 	sealed, err := b.seal(text, recipients)
 	if err != nil {
@@ -128,8 +128,8 @@ func (b *bundleFile) replace(text []byte, recipients []age.Recipient) error {
 	return nil
 }
 
-// seal encrypts a document and makes sure that it can be used: that it has no
-// mistakes and, where one of the identities may open it, that it does open.
+// seal encrypts a document and checks the result: the document has no mistakes, and
+// it opens if one of the identities is among the recipients.
 func (b *bundleFile) seal(text []byte, recipients []age.Recipient) ([]byte, error) {
 	if _, err := bundle.Parse(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.name, err)
@@ -160,7 +160,7 @@ func addIdentity(command *cobra.Command, file *string) {
 	command.Flags().StringVarP(file, "identity", "i", "", "the file with the identity that opens the bundle")
 }
 
-// readIdentities reads every identity in these files, of which there is one.
+// readIdentities reads every identity in these files; none at all is an error.
 func readIdentities(files ...string) ([]age.Identity, error) {
 	var all []age.Identity
 	for _, file := range files {
@@ -178,13 +178,13 @@ func readIdentities(files ...string) ([]age.Identity, error) {
 		all = append(all, identities...)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: nothing to decrypt with; add --identity", errUsage)
+		return nil, usagef("nothing to decrypt with; add --identity")
 	}
 	return all, nil
 }
 
-// await returns when f does or when ctx ends. What reads from a terminal cannot be
-// interrupted: then it is left behind, and ends with the process.
+// await returns when f does or when ctx ends. A read from a terminal cannot be
+// interrupted: then f is left behind, and ends with the process.
 func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -220,7 +220,7 @@ func readInput(cmd *cobra.Command, args []string, limit int64) (data []byte, nam
 func readFile(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err // names the file
+		return nil, err // it names the file
 	}
 	defer func() { _ = f.Close() }() // nothing was written
 	data, err := readAll(f, limit)

@@ -8,17 +8,6 @@ import (
 	"syscall"
 )
 
-// inMemory tells whether a folder is on a tmpfs or a ramfs.
-func inMemory(folder string) bool {
-	const tmpfs, ramfs = 0x01021994, 0x858458f6
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(folder, &stat); err != nil {
-		return false
-	}
-	kind := uint32(stat.Type) //nolint:gosec // signed or not, and how wide, depends on the architecture; magic numbers have 32 bits
-	return kind == tmpfs || kind == ramfs
-}
-
 // lockFolder waits until no other keymount is about to replace a file beside this
 // one. The lock ends with the process at the latest. A file system without locks
 // leaves a short moment in which two of them can miss each other.
@@ -37,8 +26,8 @@ func lockFolder(file string) (unlock func()) {
 	}
 }
 
-// endWith makes cancellation reach a program and all that it started. On a
-// terminal it has to stay in the shell's process group, or job control breaks.
+// endWith makes cancellation reach a program and its children. On a terminal it has to
+// stay in the shell's process group, or job control breaks.
 func endWith(c *exec.Cmd, terminal bool) {
 	if terminal {
 		c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }

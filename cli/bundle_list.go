@@ -136,8 +136,8 @@ func printTable(w io.Writer, rows [][]string) {
 	_ = table.Flush()
 }
 
-// shown quotes a name that would not be seen for what it is, or that would move
-// the cursor of a terminal.
+// shown quotes a name with invisible characters, or with ones that move the cursor of a
+// terminal.
 func shown(name string) string {
 	odd := func(r rune) bool { return !unicode.IsPrint(r) }
 	if name == "" || strings.TrimSpace(name) != name || strings.ContainsFunc(name, odd) {
@@ -150,11 +150,11 @@ func shown(name string) string {
 func bundleArgs(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) > len(names) {
-			return fmt.Errorf("%w: unexpected argument %q", errUsage, args[len(names)])
+			return usagef("unexpected argument %q", args[len(names)])
 		}
 		for i, name := range names {
 			if !strings.HasPrefix(name, "[") && (len(args) <= i || args[i] == "") {
-				return fmt.Errorf("%w: %s is missing", errUsage, name)
+				return usagef("%s is missing", name)
 			}
 		}
 		return nil

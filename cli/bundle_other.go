@@ -4,9 +4,6 @@ package cli
 
 import "os/exec"
 
-// inMemory knows no file system in memory outside of Linux.
-func inMemory(string) bool { return false }
-
 // lockFolder has no lock: two keymounts that replace a file in the same moment can
 // miss each other.
 func lockFolder(string) (unlock func()) { return func() {} }

@@ -15,7 +15,7 @@ type rekeyed struct {
 
 // rekeying is the command line of bundle rekey.
 type rekeying struct {
-	audience
+	recipientFlags
 	identityFile string
 	force        bool
 }

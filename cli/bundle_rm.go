@@ -8,7 +8,7 @@ import (
 	"github.com/keymount/keymount/store/bundle"
 )
 
-// changed is the result of what changes a bundle.
+// changed is the result of a command that changes a bundle.
 type changed struct {
 	File    string          `json:"file"`
 	Written bool            `json:"written"`

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -64,25 +63,39 @@ const valueCure = "a value on the command line gets into the shell's history and
 // noValueInArgs does not repeat an argument too many: it may be a value.
 func noValueInArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 3 {
-		return fmt.Errorf("%w: unexpected argument after KEY; %s", errUsage, valueCure)
+		return usagef("unexpected argument after KEY; %s", valueCure)
 	}
 	return bundleArgs("BUNDLE", "PATH", "KEY")(cmd, args)
 }
 
 // noValueInFlags does not repeat an unknown flag: it may be a value with a dash.
 func noValueInFlags(_ *cobra.Command, err error) error {
-	if text := err.Error(); strings.HasPrefix(text, "unknown") || strings.HasPrefix(text, "bad flag") {
-		return fmt.Errorf("%w: unknown flag; %s", errUsage, valueCure)
+	_, unknown := errors.AsType[unknownFlag](err)
+	_, odd := errors.AsType[oddFlag](err)
+	if unknown || odd {
+		return usagef("unknown flag; %s", valueCure)
 	}
-	return fmt.Errorf("%w: %w", errUsage, err)
+	return usage{err}
 }
+
+// unknownFlag and oddFlag are the flag library's errors that quote an argument.
+type (
+	unknownFlag interface {
+		error
+		GetSpecifiedShortnames() string
+	}
+	oddFlag interface {
+		error
+		GetSpecifiedFlag() string
+	}
+)
 
 func (s *setting) run(cmd *cobra.Command, args []string) error {
 	path, key, err := parsePlace(args[1], args[2])
 	if err != nil {
 		return err
 	}
-	// Before somebody types for nothing.
+	// Before a user types in vain.
 	if _, err := openToWrite(args[0], s.identityFile); err != nil {
 		return err
 	}
@@ -104,15 +117,15 @@ func (s *setting) run(cmd *cobra.Command, args []string) error {
 func parsePlace(pathText, key string) (store.Path, string, error) {
 	path, err := store.ParsePath(pathText)
 	if err != nil {
-		return store.Path{}, "", fmt.Errorf("%w: PATH %w", errUsage, err)
+		return store.Path{}, "", usagef("PATH %w", err)
 	}
 	if !utf8.ValidString(key) {
-		return store.Path{}, "", fmt.Errorf("%w: KEY is not UTF-8", errUsage)
+		return store.Path{}, "", usagef("KEY is not UTF-8")
 	}
 	return path, key, nil
 }
 
-// value reads the value; its errors hold nothing of it.
+// value reads the value; its errors hold nothing of the value.
 func (s *setting) value(cmd *cobra.Command, place string) (secret.Tree, error) {
 	data, name, err := s.read(cmd, place)
 	if err != nil {
@@ -152,8 +165,8 @@ func (s *setting) read(cmd *cobra.Command, place string) (data []byte, name stri
 	return data, name, err
 }
 
-// askValue reads a line from a terminal that does not show it. When ctx ends the
-// terminal has to be told to show again what is typed.
+// askValue reads a line from a terminal without echo. When ctx ends, the echo has to be
+// switched on again.
 func askValue(ctx context.Context, terminal *os.File, prompt io.Writer, place string) ([]byte, error) {
 	fd := int(terminal.Fd())
 	before, err := term.GetState(fd)

@@ -1,6 +1,6 @@
-// Package cli is keymount's command line, one file per subcommand. What a command
-// prints as its result goes to standard output, everything else to standard
-// error, so that a pipe gets the result alone.
+// Package cli is keymount's command line, one file per subcommand. The result of a
+// command goes to standard output, everything else to standard error, so that a pipe
+// gets the result alone.
 package cli
 
 import (
@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -22,11 +21,19 @@ const (
 	exitUsage  = 2 // the command line itself is wrong
 )
 
-// errUsage wraps what is wrong with the command line rather than with the work.
-var errUsage = errors.New("usage")
+// usage is a mistake of the command line, not a failure of the command.
+type usage struct{ error }
 
-// exitError ends a command with a code of its own, and without a word when there
-// is no err.
+func (u usage) Unwrap() error { return u.error }
+
+func usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+func isUsage(err error) bool {
+	_, is := errors.AsType[usage](err)
+	return is
+}
+
+// exitError ends a command with a code of its own, and silently without an err.
 type exitError struct {
 	code int
 	err  error
@@ -53,8 +60,8 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUsage):
-		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+	case isUsage(err):
+		text := err.Error()
 		_, _ = fmt.Fprintf(errOut, "keymount: %s\nSee '%s --help'.\n", text, command.CommandPath())
 		return exitUsage
 	}
@@ -81,29 +88,31 @@ machine, without a cluster.`,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+				return usagef("unknown command %q", args[0])
 			}
 			return cmd.Help()
 		},
 	}
 	root.PersistentFlags().StringP("output", "o", "text", "how a result is printed: text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd) }
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.AddCommand(newServe(), newDemo(), newBundle(), newConfig(), newHealth(), newRefresh(), newVersion(), newVersionKey())
 	return root
 }
 
 func checkOutput(cmd *cobra.Command) error {
 	if o := cmd.Flag("output").Value.String(); o != "text" && o != "json" {
-		return fmt.Errorf("%w: --output is %q; it is text or json", errUsage, o)
+		return usagef("--output is %q; it is text or json", o)
 	}
 	return nil
 }
 
+func isJSON(cmd *cobra.Command) bool { return cmd.Flag("output").Value.String() == "json" }
+
 // noArgs refuses arguments as a mistake of usage.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%w: unexpected argument %q", errUsage, args[0])
+		return usagef("unexpected argument %q", args[0])
 	}
 	return nil
 }
@@ -111,7 +120,7 @@ func noArgs(_ *cobra.Command, args []string) error {
 // printResult prints a command's result: as one JSON object with -o json, else by
 // calling text.
 func printResult(cmd *cobra.Command, result any, text func(io.Writer)) error {
-	if cmd.Flag("output").Value.String() != "json" {
+	if !isJSON(cmd) {
 		w := bufio.NewWriter(cmd.OutOrStdout())
 		text(w)
 		if err := w.Flush(); err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/keymount/keymount/provider/providertest"
 )
 
-// republish is how often a kept demo calls Mount again; the kubelet takes a minute.
+// republish is the interval of Mount calls of a kept demo; the kubelet's is a minute.
 const republish = time.Second
 
 func newDemo() *cobra.Command {
@@ -53,7 +53,7 @@ It takes a token that may do that.`,
 				open = vault.open
 			}
 			switch err := s.play(cmd.Context(), open, keep); {
-			case errors.Is(err, errUsage):
+			case isUsage(err):
 				return err
 			case err != nil:
 				return fmt.Errorf("demo: %w", err)
@@ -69,7 +69,7 @@ It takes a token that may do that.`,
 	return command
 }
 
-// demoResult is what -o json prints.
+// demoResult is the output of -o json.
 type demoResult struct {
 	Tmpfs  bool       `json:"tmpfs"`
 	Before []demoFile `json:"before"`
@@ -119,7 +119,7 @@ func (s *scene) play(ctx context.Context, open func(context.Context, *stage) (de
 	return s.out.err
 }
 
-// checkedWriter remembers the first failure, so that a story told to nobody ends.
+// checkedWriter remembers the first failure, so that the story ends without a reader.
 type checkedWriter struct {
 	w   io.Writer
 	err error
@@ -257,7 +257,7 @@ func (s *scene) keep(ctx context.Context) error {
 	}
 }
 
-// again publishes once more and tells what changed, or why it did not work.
+// again publishes once more and tells the changes or the failure.
 func (s *scene) again(ctx context.Context, last []demoFile) []demoFile {
 	versions, err := s.call(ctx, s.pod, s.store.objects(), s.volume)
 	if ctx.Err() != nil {

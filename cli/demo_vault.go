@@ -3,24 +3,24 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
-	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/vault"
 )
 
-// demoVault is somebody's Vault, in which the demo makes a place of its own.
+// demoVault is a user's Vault, in which the demo makes mounts of its own.
 type demoVault struct {
 	address, token, caFile string
 
 	conn *vault.Conn
-	name string // of everything that the demo makes there
+	name string // of everything the demo makes there
 }
 
 // open mounts an engine and an auth method, which the end of the stage removes.
@@ -29,7 +29,7 @@ func (d demoVault) open(ctx context.Context, s *stage) (demoStore, error) {
 		d.token = os.Getenv("VAULT_TOKEN")
 	}
 	if d.token == "" {
-		return demoStore{}, fmt.Errorf("%w: --vault-addr needs --vault-token, or VAULT_TOKEN in the environment", errUsage)
+		return demoStore{}, usagef("--vault-addr needs --vault-token, or VAULT_TOKEN in the environment")
 	}
 	conn, err := vault.NewConn(vault.Options{Addresses: []string{d.address}, CAFile: d.caFile}, time.Now)
 	if err != nil {
@@ -45,7 +45,7 @@ func (d demoVault) open(ctx context.Context, s *stage) (demoStore, error) {
 
 func (d demoVault) store() demoStore {
 	return demoStore{
-		name: "vault", role: "shop", audience: config.VaultAudience, prefix: d.name + "/",
+		name: "vault", role: "shop", audience: vault.DefaultAudience, prefix: d.name + "/",
 		config: fmt.Sprintf(`  - name: vault
     refresh: 0s # the story does not wait
     vault: {addresses: [%q], caFile: %q, auth: {method: jwt, mount: %[3]s}}
@@ -62,7 +62,7 @@ func (d demoVault) store() demoStore {
 }
 
 // setUp makes the engine, the auth method, a policy and a role, all of one name.
-// What it made goes with the stage, also when it fails half-way.
+// They go with the stage, also after a failure half-way.
 func (d demoVault) setUp(ctx context.Context, s *stage, publicKey string) error {
 	policy := fmt.Sprintf("path %q { capabilities = [\"read\"] }", d.name+"/data/shop/*")
 	for _, step := range []struct {
@@ -74,7 +74,7 @@ func (d demoVault) setUp(ctx context.Context, s *stage, publicKey string) error 
 		{"auth/" + d.name + "/config", map[string]any{"jwt_validation_pubkeys": []string{publicKey}, "bound_issuer": demoIssuer}},
 		{"sys/policies/acl/" + d.name, map[string]any{"policy": policy}},
 		{"auth/" + d.name + "/role/shop", map[string]any{
-			"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{config.VaultAudience},
+			"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{vault.DefaultAudience},
 			"bound_subject": "system:serviceaccount:shop:api", "token_policies": []string{d.name}, "token_ttl": "10m",
 		}},
 	} {
@@ -91,6 +91,9 @@ func (d demoVault) setUp(ctx context.Context, s *stage, publicKey string) error 
 // rotate writes the secrets, with a new password. A KV v2 engine refuses writes in
 // its first moments.
 func (d demoVault) rotate(ctx context.Context) error {
+	const limit = 10 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	for path, data := range map[string]map[string]any{
 		"shop/db":       {"username": "shop", "password": rand.Text()},
 		"shop/tls":      {"tls.crt": "demo certificate", "tls.key": "demo key"},
@@ -98,8 +101,8 @@ func (d demoVault) rotate(ctx context.Context) error {
 	} {
 		_, err := store.Patiently(ctx, func() (struct{}, error) {
 			err := d.call(ctx, http.MethodPost, d.name+"/data/"+path, map[string]any{"data": data})
-			if err != nil && strings.Contains(err.Error(), "Upgrading from non-versioned to versioned") {
-				err = fmt.Errorf("%w: %s", store.ErrUnavailable, err.Error())
+			if errors.Is(err, store.Invalid) { // a new engine refuses writes while it gets its versions
+				err = &store.Error{Reason: store.Unavailable, Cause: err}
 			}
 			return struct{}{}, err
 		})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,9 +19,10 @@ import (
 
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/store/all"
 )
 
-// defaultHealthTimeout is the patience of a probe: an answer takes a millisecond.
+// defaultHealthTimeout is long for a probe: an answer takes a millisecond.
 const defaultHealthTimeout = 2 * time.Second
 
 // health is the result of the command health.
@@ -28,7 +30,7 @@ type health struct {
 	Sockets []answer `json:"sockets"`
 }
 
-// answer is what came back through one socket.
+// answer is the answer of one socket.
 type answer struct {
 	Socket  string `json:"socket"`
 	Version string `json:"version"` // of the keymount that answers
@@ -37,24 +39,31 @@ type answer struct {
 func newHealth() *cobra.Command {
 	var file string
 	var timeout time.Duration
+	var ready bool
 	command := &cobra.Command{
 		Use:   "health",
 		Short: "Ask the keymount that serves on this node whether it answers",
 		Long: `Ask for the version through every socket of keymount.yaml, as the driver does. The exit code
 is 0 when keymount answers on all of them and 1 otherwise: made for the probes of a
 container that has no shell. Stores are not asked, since a store that is away is no
-reason to restart keymount.`,
-		Example: `  keymount health --config /etc/keymount/keymount.yaml`,
-		Args:    noArgs,
+reason to restart keymount.
+
+With --ready it is 1, too, while a rollout should not go on to the next node: a store has a
+fault that waiting does not mend, such as a bundle that does not open or a certificate that
+is not trusted, or gave no answer yet, for limits.readinessBound at most. Keymount serves
+all the same.`,
+		Example: `  keymount health --config /etc/keymount/keymount.yaml
+  keymount health --ready`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if timeout <= 0 {
-				return fmt.Errorf("%w: --timeout is %s; it is a duration such as %s", errUsage, timeout, defaultHealthTimeout)
+				return usagef("--timeout is %s; it is a duration such as %s", timeout, defaultHealthTimeout)
 			}
-			c, err := config.Load(file)
+			c, err := config.Load(file, all.All())
 			if err != nil {
 				return err
 			}
-			result, err := askAll(cmd.Context(), c.Sockets, timeout)
+			result, err := askAll(cmd.Context(), c.Sockets, timeout, ready)
 			if err != nil {
 				return err
 			}
@@ -63,11 +72,12 @@ reason to restart keymount.`,
 	}
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file, for its sockets")
 	command.Flags().DurationVar(&timeout, "timeout", defaultHealthTimeout, "how long to wait for the answers")
+	command.Flags().BoolVar(&ready, "ready", false, "ask, too, whether a rollout may go on to the next node")
 	return command
 }
 
-// askAll asks all sockets at once, so that the limit is that of the whole.
-func askAll(ctx context.Context, sockets []string, limit time.Duration) (health, error) {
+// askAll asks all sockets at once, so that limit bounds all of them together.
+func askAll(ctx context.Context, sockets []string, limit time.Duration, ready bool) (health, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	result := health{Sockets: make([]answer, len(sockets))}
@@ -75,10 +85,12 @@ func askAll(ctx context.Context, sockets []string, limit time.Duration) (health,
 	var asking sync.WaitGroup
 	for i, socket := range sockets {
 		asking.Go(func() {
-			version, err := ask(ctx, socket)
+			version, err := ask(ctx, socket, ready)
 			result.Sockets[i] = answer{socket, version}
 			switch {
 			case err == nil:
+			case errors.Is(err, errNotReady):
+				failures[i] = err
 			case ctx.Err() != nil:
 				failures[i] = fmt.Errorf("socket %s: no answer within %s; if that stays so, restart 'keymount serve': its log has what it was doing", socket, limit)
 			default:
@@ -87,10 +99,16 @@ func askAll(ctx context.Context, sockets []string, limit time.Duration) (health,
 		})
 	}
 	asking.Wait()
+	if slices.ContainsFunc(failures, func(err error) bool { return errors.Is(err, errNotReady) }) { // by all sockets alike
+		failures = append(slices.DeleteFunc(failures, func(err error) bool { return errors.Is(err, errNotReady) }), errNotReady)
+	}
 	return result, errors.Join(failures...)
 }
 
-func ask(ctx context.Context, socket string) (version string, err error) {
+// errNotReady names no store: a probe's words are for everybody who sees the pod.
+var errNotReady = errors.New("not ready: a store has a fault that waiting does not mend, or gave no answer yet; the log of 'keymount serve' says which")
+
+func ask(ctx context.Context, socket string, ready bool) (version string, err error) {
 	driver, err := dial(ctx, socket)
 	if err != nil {
 		return "", err
@@ -103,17 +121,26 @@ func ask(ctx context.Context, socket string) (version string, err error) {
 	if name := response.GetRuntimeName(); name != provider.Name {
 		return "", fmt.Errorf("the provider that answers is %q; stop that one or list another socket", name)
 	}
+	if !ready {
+		return response.GetRuntimeVersion(), nil
+	}
+	switch ok, err := provider.Ready(ctx, driver); {
+	case err != nil:
+		return "", err
+	case !ok:
+		return "", errNotReady
+	}
 	return response.GetRuntimeVersion(), nil
 }
 
-// dial knocks before it speaks gRPC: what gRPC says of a socket that nobody listens
-// on is long and has no kind.
+// dial connects once before it speaks gRPC: gRPC's error for a socket without a listener
+// is long and has no kind.
 func dial(ctx context.Context, socket string) (*grpc.ClientConn, error) {
-	knock, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	tried, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
-		return nil, nobody(err)
+		return nil, unreachable(err)
 	}
-	_ = knock.Close()
+	_ = tried.Close()
 	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("cannot be reached: %w", err)
@@ -121,8 +148,8 @@ func dial(ctx context.Context, socket string) (*grpc.ClientConn, error) {
 	return connection, nil
 }
 
-// nobody says what to do about a socket that cannot be reached.
-func nobody(err error) error {
+// unreachable tells the cure for a socket that cannot be reached.
+func unreachable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("is not there; start 'keymount serve' with this file, or name with --config the one that it runs with")

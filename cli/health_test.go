@@ -17,7 +17,7 @@ import (
 	"github.com/keymount/keymount/cli"
 )
 
-// Health can fail: each way in which nobody of ours answers has its text.
+// Health can fail: each way of getting no answer from keymount has its text.
 func TestHealthOfASocket(t *testing.T) {
 	for name, c := range map[string]struct {
 		timeout string
@@ -33,7 +33,7 @@ func TestHealthOfASocket(t *testing.T) {
 			"nobody listens any more; start 'keymount serve' again, its log says why it ended",
 		},
 		"of one that hangs": {
-			"100ms", func(*testing.T, *net.UnixListener) {}, // the kernel accepts, and nobody answers
+			"100ms", func(*testing.T, *net.UnixListener) {}, // the kernel accepts, and no process answers
 			"no answer within 100ms; if that stays so, restart 'keymount serve': its log has what it was doing",
 		},
 		"of another provider": {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// keepOwner gives f the owner of the file that it is to replace: root may work on
-// what belongs to others, and must not take it from them.
+// keepOwner gives f the owner of the file it replaces: root may edit the file of another
+// user, and must not take it away.
 func keepOwner(file string, f *os.File) error {
 	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {

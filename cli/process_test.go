@@ -1,12 +1,10 @@
 package cli_test
 
 import (
-	"context"
-	"runtime"
 	"runtime/debug"
+	"strconv"
 	"testing"
-	"testing/synctest"
-	"time"
+	"testing/fstest"
 
 	"github.com/keymount/keymount/cli"
 )
@@ -17,34 +15,33 @@ func TestPrepare(t *testing.T) {
 	for operator, want := range map[string]int{"": 40, "200": goes} {
 		t.Setenv("GOGC", operator) // which the runtime has read long ago
 		before := debug.SetGCPercent(goes)
+		limit := debug.SetMemoryLimit(-1)
 		err := cli.Prepare()
+		debug.SetMemoryLimit(limit)
 		if got := debug.SetGCPercent(before); err != nil || got != want {
 			t.Errorf("with GOGC=%s: %d percent, %v, want %d", operator, got, err, want)
 		}
 	}
 }
 
-// Free memory is returned every minute.
-func TestTidy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- cli.Tidy(ctx) }()
-		before := forcedCollections()
-		<-time.After(150 * time.Second)
-		synctest.Wait()
-		if n := forcedCollections() - before; n != 2 {
-			t.Errorf("%d collections in two minutes and a half", n)
+// The memory limit is four fifths of the cgroup's, unless the operator has said another.
+func TestLimitMemory(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	const mib, untouched = 1 << 20, 1 << 40
+	for operator, want := range map[string]int64{"": 800 * mib, "123MiB": untouched, "off": untouched} {
+		t.Setenv("GOMEMLIMIT", operator) // which the runtime has read long ago
+		debug.SetMemoryLimit(untouched)
+		cli.LimitMemory(fstest.MapFS{
+			"proc/self/cgroup": {Data: []byte("0::/")}, "sys/fs/cgroup/memory.max": {Data: []byte(strconv.Itoa(1000 * mib))},
+		})
+		if got := debug.SetMemoryLimit(-1); got != want {
+			t.Errorf("with GOMEMLIMIT=%s: %d bytes, want %d", operator, got, want)
 		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func forcedCollections() uint32 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.NumForcedGC
+	}
+	debug.SetMemoryLimit(untouched)
+	t.Setenv("GOMEMLIMIT", "")
+	if cli.LimitMemory(fstest.MapFS{}); debug.SetMemoryLimit(-1) != untouched {
+		t.Error("without a cgroup there is a limit")
+	}
 }

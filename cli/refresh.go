@@ -9,6 +9,7 @@ import (
 
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/store/all"
 )
 
 // refreshed is the result of the command refresh.
@@ -34,7 +35,7 @@ It takes the right to open the driver's socket, which belongs to root:
 		Example: `  keymount refresh --config /etc/keymount/keymount.yaml`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(file)
+			c, err := config.Load(file, all.All())
 			if err != nil {
 				return err
 			}

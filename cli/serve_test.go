@@ -10,12 +10,17 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/age"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/cli"
@@ -90,7 +95,78 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// A metrics address that somebody else has is found at the start, which then
+// A store that hangs holds up no stop: its mounts are answered, and all has ended soon.
+func TestServeStopsBesideAStoreThatHangs(t *testing.T) {
+	folder, err := os.MkdirTemp("", "km") //nolint:usetesting // a socket's path has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	asked, release := make(chan struct{}), make(chan struct{})
+	login := sync.OnceFunc(func() { close(asked) })
+	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/auth/") {
+			login()
+		}
+		<-release
+	}))
+	defer hanging.Close()
+	defer close(release)
+	issuer := fill(t, folder, "")
+	config, err := os.ReadFile(filepath.Join(folder, "keymount.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = bytes.Replace(config, []byte("  - bundle:"), []byte("  - name: vault\n    vault: {addresses: [\""+hanging.URL+"\"]}\n"+
+		"    access: [{namespaces: [shop], serviceAccounts: [api], roles: [shop], paths: [\"secret/shop/**\"]}]\n  - bundle:"), 1)
+	config = append(config, "metrics: "+freeAddress(t)+"\n"...)
+	if err := os.WriteFile(filepath.Join(folder, "keymount.yaml"), config, 0o600); err != nil { //nolint:gosec // G703: a folder of this test
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	logs, log := io.Pipe()
+	exited := make(chan int, 1)
+	go func() {
+		exited <- cli.Run(ctx, []string{"serve", "--config", filepath.Join(folder, "keymount.yaml")}, strings.NewReader(""), io.Discard, log)
+		_ = log.Close()
+	}()
+	lines := bufio.NewScanner(logs)
+	waitFor(t, lines, "serving")
+	go func() { _, _ = io.Copy(io.Discard, logs) }()
+	driver, err := providertest.Dial(filepath.Join(folder, "keymount.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = driver.Close() }()
+	pod := auth.Pod{Namespace: "shop", Name: "api-0", UID: "u", ServiceAccount: "api"}
+	token, err := issuer.Sign(issuer.ClaimsFor(pod, "vault"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	target := t.TempDir()
+	go func() {
+		_, err := driver.Mount(t.Context(), providertest.Volume{
+			Pod: pod, Class: "app", Tokens: map[string]string{"vault": token},
+			Parameters: map[string]string{"objects": "[{store: vault, path: secret/shop/db, role: shop, key: password, file: password}]"},
+		}, target)
+		answered <- err
+	}()
+	<-asked
+	began := time.Now()
+	cancel()
+	if code := <-exited; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if took := time.Since(began); took > 10*time.Second { // rather than 5 s: the machine may be busy
+		t.Errorf("the stop took %s", took)
+	}
+	if err := <-answered; status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "keymount is stopping") {
+		t.Errorf("the mount got %v", err)
+	}
+}
+
+// A metrics address in use is found at the start, which then
 // leaves nothing behind.
 func TestServeWithTakenMetrics(t *testing.T) {
 	folder := t.TempDir()
@@ -109,6 +185,20 @@ func TestServeWithTakenMetrics(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(folder, "keymount.sock")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+// Volumes can be watched in a cluster alone, which is found out at the start.
+func TestServeWatchesNoVolumesOutsideACluster(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	folder := t.TempDir()
+	fill(t, folder, "watchVolumes: true")
+	var out, errOut bytes.Buffer
+	code := cli.Run(t.Context(), []string{"serve", "--config", filepath.Join(folder, "keymount.yaml"), "--node-name", "node-1"}, strings.NewReader(""), &out, &errOut)
+	const want = "keymount: watchVolumes: works only in a pod: unable to load in-cluster configuration, " +
+		"KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined\n"
+	if code != 1 || !strings.HasSuffix(errOut.String(), want) {
+		t.Errorf("exit code %d\ngot  %swant %s", code, errOut.String(), want)
 	}
 }
 

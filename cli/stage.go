@@ -13,7 +13,9 @@ import (
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/node"
 	"github.com/keymount/keymount/provider/providertest"
+	"github.com/keymount/keymount/store/all"
 	"github.com/keymount/keymount/store/bundle"
 )
 
@@ -22,7 +24,7 @@ const (
 	demoClass  = "shop-api"
 )
 
-// demoStore is where the demo keeps its secrets: a bundle, or somebody's Vault.
+// demoStore is the store of the demo's secrets: a bundle, or a user's Vault.
 type demoStore struct {
 	name     string   // as a class names it
 	role     string   // of the class; empty for a store without
@@ -35,7 +37,7 @@ type demoStore struct {
 	rotate func(context.Context) error
 }
 
-// objects are those of the class that the pod mounts.
+// objects are those of the pod's class.
 func (d demoStore) objects() string {
 	return fmt.Sprintf(`- path: %[1]sshop/db          # one value
   key: password
@@ -49,7 +51,7 @@ func (d demoStore) objects() string {
 `, d.prefix)
 }
 
-// keymountYAML is the operator's file of the demo.
+// keymountYAML is the demo's keymount.yaml.
 func (d demoStore) keymountYAML() string {
 	return "stores:\n" + d.config + `issuers:
   - {keys: file, issuer: "` + demoIssuer + `", keysFile: jwks.json}
@@ -67,7 +69,7 @@ type stage struct {
 	issuer  *providertest.Issuer
 	store   demoStore
 	driver  *providertest.Driver
-	strikes []func() error // what takes the stage down, last first
+	strikes []func() error // the steps that take the stage down, last first
 }
 
 // setStage builds a stage, with the store that open opens; strike takes it down
@@ -123,8 +125,8 @@ func (s *stage) makeFolder() (err error) {
 	return nil
 }
 
-// shortTempDir is where temporary files go, unless the path of a socket in there
-// would be longer than the kernel takes.
+// shortTempDir is the folder of temporary files, or /tmp if the path of a socket in it
+// would be too long for the kernel.
 func shortTempDir() string {
 	const longest = 60
 	if folder := os.TempDir(); len(folder) <= longest {
@@ -159,7 +161,7 @@ func openBundleStore(_ context.Context, s *stage) (demoStore, error) {
 		return demoStore{}, fmt.Errorf("make a key: %w", err)
 	}
 	return demoStore{
-		name: config.DefaultStore, audience: config.DefaultAudience,
+		name: config.DefaultStore, audience: bundle.DefaultAudience,
 		config: `  - bundle: {file: secrets.age, identityFile: key.txt}
     access:
       - namespaces: ["*"]
@@ -188,19 +190,19 @@ shop/features: {checkout: {express: true}}
 }
 
 func (s *stage) startProvider(ctx context.Context) error {
-	c, err := config.Load(filepath.Join(s.folder, "keymount.yaml"))
+	c, err := config.Load(filepath.Join(s.folder, "keymount.yaml"), all.All())
 	if err != nil {
 		return err
 	}
 	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	run, err := ready(ctx, c, "", quiet(os.Stderr))
+	opened, err := node.Open(ctx, c, nodeOptions("", quiet(os.Stderr)))
 	if err != nil {
 		cancel()
 		return err
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- run(ctx) }()
+	go func() { stopped <- opened.Run(ctx) }()
 	s.strikes = append(s.strikes, func() error { cancel(); return <-stopped })
 	if s.driver, err = providertest.Dial(c.Sockets[0]); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto/rand"
 	"fmt"
 	"io"
 	"strings"
@@ -9,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keymount/keymount/internal/kube"
-	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/node"
 )
 
 // versionKeyName is the key's name in the Secret, and so its file's.
@@ -39,11 +38,9 @@ version, and all that follows versions is updated once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			namespace, name, ok := strings.Cut(target, "/")
 			if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-				return fmt.Errorf("%w: --secret is %q; it is NAMESPACE/NAME", errUsage, target)
+				return usagef("--secret is %q; it is NAMESPACE/NAME", target)
 			}
-			key := make([]byte, versionKeyBytes)
-			_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
-			created, err := kube.CreateSecretOnce(cmd.Context(), namespace, name, versionKeyName, secret.New(key))
+			created, err := kube.CreateSecretOnce(cmd.Context(), namespace, name, versionKeyName, node.NewVersionKey())
 			if err != nil {
 				return err
 			}

@@ -1,9 +1,8 @@
 package config
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -15,7 +14,7 @@ import (
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/internal/spelling"
-	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/kind"
 )
 
 // maxSocketPath leaves room for the suffix a socket is born with; the kernel
@@ -27,270 +26,256 @@ var (
 	providerSock = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,30}\.sock$`)
 )
 
-// mistakes collects what is wrong, each with its place in the file.
-type mistakes struct {
-	place string
-	all   *[]error
-}
-
-// at is the same collection for a place further in.
-func (m mistakes) at(place string) mistakes {
-	if m.place != "" && place != "" {
-		place = m.place + "." + place
-	}
-	return mistakes{place: place, all: m.all}
-}
-
-func (m mistakes) add(format string, args ...any) {
-	*m.all = append(*m.all, fmt.Errorf("%s: %w", m.place, fmt.Errorf(format, args...)))
-}
-
-func (c *Config) validate() error {
-	var all []error
-	m := mistakes{all: &all}
-	c.validateStores(m.at("stores"))
+func (c *Config) validate() []kind.Mistake {
+	m := kind.NewMistakes()
+	c.validateStores(m.At("stores"))
 	c.validateIssuers(m)
 	c.validateSockets(m)
-	c.validateMetrics(m.at("metrics"))
-	c.validateState(m.at("stateFolder"))
-	c.Limits.validate(m.at("limits"))
-	return errors.Join(all...)
+	c.validateMetrics(m.At("metrics"))
+	c.validateState(m.At("stateFolder"))
+	validateMiB(m.At("memoryMiB"), c.MemoryMiB)
+	c.Limits.validate(m.At("limits"))
+	return m.All()
 }
 
-func (c *Config) validateStores(m mistakes) {
+func (c *Config) validateStores(m kind.Mistakes) {
 	if len(c.Stores) == 0 {
-		m.add("none; name at least one")
+		m.Add("none; name at least one")
 	}
 	seen := map[string]int{}
 	for i := range c.Stores {
 		name := c.Stores[i].Name
-		place := mistakes{fmt.Sprintf("%s[%d]", m.place, i), m.all}
+		place := m.Index(i)
 		c.Stores[i].validate(place)
 		if first, twice := seen[name]; twice {
-			place.at("name").add("%q is also the name of stores[%d]", name, first)
+			place.At("name").Add("%q is also the name of stores[%d]", name, first)
 		}
 		seen[name] = i
 	}
 }
 
-func (s Store) validate(m mistakes) {
+func (s *Store) validate(m kind.Mistakes) {
 	if !storeName.MatchString(s.Name) {
-		m.at("name").add("%q is not made of lower-case letters, digits and dashes, 63 at most", s.Name)
+		m.At("name").Add("%q is not made of lower-case letters, digits and dashes, 63 at most", s.Name)
 	}
-	switch {
-	case s.Bundle != nil && s.Vault != nil:
-		m.add("is a bundle and a vault; make two stores of it")
+	slices.SortFunc(s.named, func(a, b string) int { return slices.Index(s.MoreFields(), a) - slices.Index(s.MoreFields(), b) })
+	switch len(s.named) {
+	case 0:
+		// Rules are checked once there is a kind: it decides whether they need roles.
+		m.Add("says no kind of store; add %s", s.examples())
 		return
-	case s.Vault != nil:
-		s.Vault.validate(m.at("vault"))
-		oneOf(m.at("session"), s.Session, SessionServiceAccount, SessionPod)
-	case s.Bundle != nil:
-		s.Bundle.validate(m.at("bundle"))
-		if s.Session != "" {
-			m.at("session").add("a bundle has no logins; remove it")
-		}
-		if s.Access.Store {
-			m.at("access").add("store leaves the decision to the store's own policies, and a bundle has none; write rules")
-		}
+	case 1:
 	default:
-		// Whether a rule needs roles depends on the kind: judge them once it is there.
-		m.add("says no kind of store; add bundle: {file: ..., identityFile: ...} or vault: {addresses: [...]}")
+		m.Add("is a %s; make %s stores of it", strings.Join(s.named, " and a "), words(len(s.named)))
 		return
+	}
+	s.Settings.Check(m.At(s.Kind.Name()))
+	s.validateSession(m.At("session"))
+	if s.Access.Store && !s.Kind.Traits().Policies {
+		m.At("access").Add("store leaves the decision to the store's own policies, and a %s has none; write rules", s.Kind.Name())
 	}
 	s.validateMemory(m)
-	if _, err := s.compile(m.at("access").place); err != nil {
-		*m.all = append(*m.all, err)
+	rules, err := s.compile(m.At("access").Place())
+	if err != nil {
+		m.Join(err)
+		return
+	}
+	s.Access.compiled = &rules
+}
+
+// examples are the kinds of store, as written in keymount.yaml.
+func (s *Store) examples() string {
+	examples := make([]string, len(s.kinds))
+	for i, k := range s.kinds {
+		examples[i] = k.Example()
+	}
+	last := len(examples) - 1
+	if last < 1 {
+		return strings.Join(examples, "")
+	}
+	return strings.Join(examples[:last], ", ") + " or " + examples[last]
+}
+
+func words(n int) string {
+	if n == 2 {
+		return "two"
+	}
+	return strconv.Itoa(n)
+}
+
+func (s *Store) validateSession(m kind.Mistakes) {
+	switch {
+	case s.Kind.Traits().Logins:
+		m.OneOf(s.Session, SessionServiceAccount, SessionPod)
+	case s.Session != "":
+		m.Add("a %s has no logins; remove it", s.Kind.Name())
 	}
 }
 
-// validateMemory checks how long what was read counts, and how much of it.
-func (s Store) validateMemory(m mistakes) {
-	const longestRefresh, longestStale, mostMiB = time.Hour, 7 * 24 * time.Hour, 1024
-	if s.Bundle != nil && s.Refresh != nil {
-		m.at("refresh").add("a bundle is read again when its file changes; remove it")
+// validateMemory checks the bounds of remembered secrets: their age and size.
+func (s *Store) validateMemory(m kind.Mistakes) {
+	const longestRefresh, longestStale = time.Hour, 7 * 24 * time.Hour
+	if !s.Kind.Traits().Memory {
+		why := s.Kind.Traits().NoMemory
+		refuse := func(field string, there bool, why string) {
+			if there {
+				m.At(field).Add("%s; remove it", cmp.Or(why, "a "+s.Kind.Name()+" is asked every time"))
+			}
+		}
+		refuse("refresh", s.Refresh != nil, why.Refresh)
+		refuse("refreshMax", s.RefreshMax != nil, why.Refresh)
+		refuse("stale", s.Stale != nil, why.Stale)
+		refuse("memoryMiB", s.MemoryMiB != nil, why.MemoryMiB)
+		return
 	}
-	if s.Bundle != nil && s.Stale != nil {
-		m.at("stale").add("a bundle lies on the node and has no outages; remove it")
+	switch refresh, most := *s.Refresh, *s.RefreshMax; {
+	case refresh < 0 || refresh > longestRefresh:
+		m.At("refresh").Add("%s is not from 0s to 1h", refresh)
+	case most > longestRefresh:
+		m.At("refreshMax").Add("%s is more than 1h", most)
+	case most < refresh:
+		m.At("refreshMax").Add("%s is less than refresh, which is %s; raise it, or lower refresh", most, refresh)
+	case most > refresh && *s.Stale > 0 && most >= *s.Stale:
+		m.At("refreshMax").Add("%s leaves nothing of stale, which is %s and counts from the last read; lower refreshMax, or raise stale", most, *s.Stale)
+	case refresh == 0 && most > 0:
+		m.At("refreshMax").Add("with refresh: 0s every mount reads; remove it, or raise refresh")
 	}
-	if s.Bundle != nil && s.MemoryMiB != nil {
-		m.at("memoryMiB").add("a bundle is kept as a whole; remove it")
+	if *s.Stale < 0 || *s.Stale > longestStale {
+		m.At("stale").Add("%s is not from 0s to 168h", *s.Stale)
 	}
-	if s.Vault != nil && (*s.Refresh < 0 || *s.Refresh > longestRefresh) {
-		m.at("refresh").add("%s is not from 0s to 1h", *s.Refresh)
-	}
-	if s.Vault != nil && (*s.Stale < 0 || *s.Stale > longestStale) {
-		m.at("stale").add("%s is not from 0s to 168h", *s.Stale)
-	}
-	if s.Vault != nil && (*s.MemoryMiB < 1 || *s.MemoryMiB > mostMiB) {
-		m.at("memoryMiB").add("%d is not from 1 to 1024", *s.MemoryMiB)
+	validateMiB(m.At("memoryMiB"), s.MemoryMiB)
+}
+
+func validateMiB(m kind.Mistakes, mib *int) {
+	if mib != nil && (*mib < 1 || *mib > MostMiB) {
+		m.Add("%d is not from 1 to %d", *mib, MostMiB)
 	}
 }
 
-// Rules are the store's access rules, compiled.
-func (s Store) Rules() (access.Rules, error) { return s.compile("access") }
+// Rules are the store's access rules, compiled when keymount.yaml was read. For any
+// other Store they allow nothing.
+func (s *Store) Rules() access.Rules {
+	if s.Access.compiled == nil {
+		return access.Rules{}
+	}
+	return *s.Access.compiled
+}
 
-func (s Store) compile(place string) (access.Rules, error) {
+func (s *Store) compile(place string) (access.Rules, error) {
 	if s.Access.Store {
-		return access.Open(), nil
+		return access.Open(place), nil
 	}
 	rules := make([]access.Rule, len(s.Access.Rules))
 	for i, r := range s.Access.Rules {
 		rules[i] = access.Rule(r)
 	}
-	return access.Compile(place, rules, s.HasRoles())
+	traits := s.Kind.Traits()
+	return access.Compile(place, rules, access.Kind{Roles: traits.Roles, Writes: traits.Writes, Never: kind.Never(s.Settings)})
 }
 
-// HasRoles tells whether a class may name a role of this store.
-func (s Store) HasRoles() bool { return s.Bundle == nil }
-
-// Audience is what a token for this store must be made for.
-func (s Store) Audience() string {
-	if s.Vault != nil {
-		return s.Vault.Auth.Audience
-	}
-	return s.Bundle.Audience
-}
-
-func (v Vault) validate(m mistakes) {
-	if len(v.Addresses) == 0 {
-		m.at("addresses").add("missing; name at least one: https://host:port")
-	}
-	for i, address := range v.Addresses {
-		u, err := url.Parse(address)
-		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-			m.at(fmt.Sprintf("addresses[%d]", i)).add("%q is not of the form https://host:port", address)
-		}
-	}
-	for _, mount := range slices.Sorted(maps.Keys(v.Mounts)) {
-		if _, err := store.ParsePath(mount); err != nil {
-			m.at("mounts").add("%w", err)
-		}
-		oneOf(m.at("mounts."+mount), v.Mounts[mount], "kv1", "kv2", "other")
-	}
-	oneOf(m.at("auth.method"), v.Auth.Method, MethodKubernetes, MethodJWT)
-	if _, err := store.ParsePath(v.Auth.Mount); err != nil {
-		m.at("auth.mount").add("%w", err)
-	}
-	if (v.CertFile == "") != (v.KeyFile == "") {
-		m.at("certFile").add("goes with keyFile; write both or none")
-	}
-}
-
-func oneOf(m mistakes, value string, known ...string) {
-	if !slices.Contains(known, value) {
-		m.add("%q is none of %s%s", value, strings.Join(known, ", "), spelling.Hint(value, known))
-	}
-}
-
-func (b Bundle) validate(m mistakes) {
-	if b.File == "" {
-		m.at("file").add("missing; name the encrypted bundle")
-	}
-	if b.IdentityFile == "" {
-		m.at("identityFile").add("missing; 'keymount bundle keygen' makes one")
-	}
-}
-
-func (c *Config) validateIssuers(m mistakes) {
+func (c *Config) validateIssuers(m kind.Mistakes) {
 	if len(c.Issuers) == 0 {
-		m.at("issuers").add("an empty list accepts no token; remove it to accept this cluster's")
+		m.At("issuers").Add("an empty list accepts no token; remove it to accept this cluster's")
 	}
 	seen := map[string]int{}
 	for i, issuer := range c.Issuers {
-		place := m.at(fmt.Sprintf("issuers[%d]", i))
+		place := m.At(fmt.Sprintf("issuers[%d]", i))
 		issuer.validate(place)
 		name := issuer.Issuer
 		if name == "" && issuer.Keys == KeysCluster {
 			name = KeysCluster
 		}
 		if first, twice := seen[name]; twice && name != "" {
-			place.add("%q is also issuers[%d]; tokens have one place to be checked", name, first)
+			place.Add("%q is also issuers[%d]; tokens have one place to be checked", name, first)
 		}
 		seen[name] = i
 	}
 }
 
-func (i Issuer) validate(m mistakes) {
+func (i Issuer) validate(m kind.Mistakes) {
 	known := []string{KeysCluster, KeysDiscovery, KeysFile}
 	switch i.Keys {
 	case "":
-		m.at("keys").add("missing; it is one of %s", strings.Join(known, ", "))
+		m.At("keys").Add("missing; it is one of %s", strings.Join(known, ", "))
 		return
 	case KeysCluster:
 	case KeysDiscovery:
 		if u, err := url.Parse(i.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
-			m.at("issuer").add("%q is not an https URL, which keys: discovery needs", i.Issuer)
+			m.At("issuer").Add("%q is not an https URL, which keys: discovery needs", i.Issuer)
 		}
 	case KeysFile:
 		if i.Issuer == "" {
-			m.at("issuer").add("missing; write the exact iss of the tokens")
+			m.At("issuer").Add("missing; write the exact iss of the tokens")
 		}
 		if i.KeysFile == "" {
-			m.at("keysFile").add("missing; name a JSON Web Key Set")
+			m.At("keysFile").Add("missing; name a JSON Web Key Set")
 		}
 	default:
-		m.at("keys").add("%q is none of %s%s", i.Keys, strings.Join(known, ", "), spelling.Hint(i.Keys, known))
+		m.At("keys").Add("%q is none of %s%s", i.Keys, strings.Join(known, ", "), spelling.Hint(i.Keys, known))
 		return
 	}
 	if i.KeysFile != "" && i.Keys != KeysFile {
-		m.at("keysFile").add("is only for keys: file; remove it")
+		m.At("keysFile").Add("is only for keys: file; remove it")
 	}
 	if i.CAFile != "" && i.Keys != KeysDiscovery {
-		m.at("caFile").add("is only for keys: discovery; remove it")
+		m.At("caFile").Add("is only for keys: discovery; remove it")
 	}
 }
 
-func (c *Config) validateSockets(m mistakes) {
+func (c *Config) validateSockets(m kind.Mistakes) {
 	if len(c.Sockets) == 0 {
-		m.at("sockets").add("an empty list serves nobody; remove it to serve %s", DefaultSocket)
+		m.At("sockets").Add("an empty list serves nobody; remove it to serve %s", DefaultSocket)
 	}
 	seen := map[string]bool{}
 	for i, socket := range c.Sockets {
-		place := m.at(fmt.Sprintf("sockets[%d]", i))
+		place := m.At(fmt.Sprintf("sockets[%d]", i))
 		name := socket[strings.LastIndexByte(socket, '/')+1:]
 		switch {
 		case len(socket) > maxSocketPath:
-			place.add("%d bytes are more than a socket's path may have (%d)", len(socket), maxSocketPath)
+			place.Add("%d bytes are more than a socket's path may have (%d)", len(socket), maxSocketPath)
 		case !providerSock.MatchString(name):
-			place.add("the driver never looks for %q; name it after the provider of the classes: letters, digits, - and _, 30 at most, then .sock", name)
+			place.Add("the driver never looks for %q; name it after the provider of the classes: letters, digits, - and _, 30 at most, then .sock", name)
 		case seen[socket]:
-			place.add("%q is listed twice", socket)
+			place.Add("%q is listed twice", socket)
 		}
 		seen[socket] = true
 	}
 }
 
-func (c *Config) validateMetrics(m mistakes) {
+func (c *Config) validateMetrics(m kind.Mistakes) {
 	if c.Metrics == "" {
 		return
 	}
 	_, port, err := net.SplitHostPort(c.Metrics)
 	number, notNumber := strconv.ParseUint(port, 10, 16)
 	if err != nil || notNumber != nil || number == 0 {
-		m.add(`%q is not of the form host:port; write ":9090" for every address, or "127.0.0.1:9090" for this machine alone`, c.Metrics)
+		m.Add(`%q is not of the form host:port; write ":9090" for every address, or "127.0.0.1:9090" for this machine alone`, c.Metrics)
 	}
 }
 
-func (c *Config) validateState(m mistakes) {
+func (c *Config) validateState(m kind.Mistakes) {
 	if c.StateFolder == "" {
 		return
 	}
 	if !filepath.IsAbs(c.StateFolder) {
-		m.add("%q is not an absolute path; name a folder on a tmpfs, such as /run/keymount/state", c.StateFolder)
+		m.Add("%q is not an absolute path; name a folder on a tmpfs, such as /run/keymount/state", c.StateFolder)
 	}
 	if c.VersionKeyFile == "" {
-		m.add("needs versionKeyFile, which what it holds is encrypted with")
+		m.Add("needs versionKeyFile, which what it holds is encrypted with")
 	}
 }
 
-func (l Limits) validate(m mistakes) {
+func (l Limits) validate(m kind.Mistakes) {
 	if l.MountDeadline < time.Second || l.MountDeadline > 110*time.Second {
-		m.at("mountDeadline").add("%s is not from 1s to 110s", l.MountDeadline)
+		m.At("mountDeadline").Add("%s is not from 1s to 110s", l.MountDeadline)
 	}
 	if l.RotationPollInterval < 0 || l.RotationPollInterval > time.Hour {
-		m.at("rotationPollInterval").add("%s is not from 0s to 1h", l.RotationPollInterval)
+		m.At("rotationPollInterval").Add("%s is not from 0s to 1h", l.RotationPollInterval)
+	}
+	if l.ReadinessBound < 0 || l.ReadinessBound > time.Hour {
+		m.At("readinessBound").Add("%s is not from 0s to 1h", l.ReadinessBound)
 	}
 	if l.ParallelReads < 1 || l.ParallelReads > 64 {
-		m.at("parallelReads").add("%d is not from 1 to 64", l.ParallelReads)
+		m.At("parallelReads").Add("%d is not from 1 to 64", l.ParallelReads)
 	}
 }

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keymount/keymount/auth"
-	vaultauth "github.com/keymount/keymount/auth/vault"
 	"github.com/keymount/keymount/e2e/vaulttest"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
@@ -20,7 +18,7 @@ import (
 )
 
 // The suite that every store passes, over both versions of the key-value engine,
-// in a session that a real login gave.
+// with a real login.
 func TestConformance(t *testing.T) {
 	t.Run("KV v1", func(t *testing.T) {
 		testConformance(t, (*vaulttest.Server).MountKV1, "secret/", func(data map[string]any) map[string]any { return data },
@@ -40,30 +38,72 @@ func testConformance(
 	t.Helper()
 	server, issuer := vaulttest.Start(t), newIssuer(t)
 	mount(server, t, "secret")
-	server.WritePolicy(t, "shop", `path "secret/*" { capabilities = ["read"] }`)
 	server.EnableJWT(t, "jwt", issuer)
 	server.WriteRole(t, "jwt", "shop-api", jwtRole())
-	storetest.Run(t, func(t *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
+	storetest.Read(t, func(t *testing.T, secrets map[string]map[string]any) storetest.Subject {
 		t.Helper()
+		server.WritePolicy(t, "shop", `path "secret/*" { capabilities = ["read"] }`) // a test before may have taken it away
 		logical := server.Client(t).Logical()
 		for path, data := range secrets {
 			write(t, logical, prefix+path[len("secret/"):], envelope(data))
 		}
-		conn, err := vault.NewConn(vault.Options{Addresses: []string{server.Address}}, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := connect(t, server.Address)
 		token, err := issuer.Sign(issuer.ClaimsFor(shopAPI, "vault"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		identity := auth.Identity{Issuer: issuer.Name, Audience: "vault", Namespace: shopAPI.Namespace, ServiceAccount: shopAPI.ServiceAccount}
-		login, err := vaultauth.Method{Conn: conn, Mount: "jwt", Now: time.Now}.Login(t.Context(), identity, secret.New([]byte(token)), "shop-api")
+		login, err := vault.Method{Conn: conn, Mount: "jwt", Now: time.Now}.Login(t.Context(), identity, secret.New([]byte(token)), "shop-api")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return wrap(vault.New(conn, "", nil), logical), store.Session{Identity: identity, Role: "shop-api", Token: login.Token}
+		s := &failing{
+			Store: wrap(vault.New(conn, "", nil), logical), t: t, server: server,
+			login: login.Token, path: prefix + "sibling/canary",
+		}
+		return storetest.Subject{
+			Store: s, Caller: store.Caller{Identity: identity, Role: "shop-api", Login: login.Token},
+			// Every role has the policy that lets it look at its token, and Vault speaks its own protocol.
+			Faults: storetest.Faults{Fail: s.fail, Never: []store.Reason{store.Doubt, store.Invalid}},
+		}
 	})
+}
+
+func connect(t *testing.T, address string) *vault.Conn {
+	t.Helper()
+	conn, err := vault.NewConn(vault.Options{Addresses: []string{address}}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// failing is a store that loses its secret, its login, the right to read or its Vault.
+type failing struct {
+	store.Store
+	t      *testing.T
+	server *vaulttest.Server
+	login  secret.Bytes
+	path   string // of the secret that the suite reads then
+}
+
+func (f *failing) fail(reason store.Reason) {
+	f.t.Helper()
+	client := f.server.Client(f.t)
+	var err error
+	switch reason {
+	case store.NotFound:
+		_, err = client.Logical().DeleteWithContext(f.t.Context(), f.path)
+	case store.Ended:
+		err = client.Auth().Token().RevokeTreeWithContext(f.t.Context(), string(f.login.Reveal()))
+	case store.Denied:
+		f.server.WritePolicy(f.t, "shop", `path "other/*" { capabilities = ["read"] }`)
+	case store.Unavailable, store.Doubt, store.Invalid: // the last two are not asked for
+		f.Store = vault.New(connect(f.t, "http://127.0.0.1:1"), "", nil) // where nothing listens
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // rounded undoes what Vault's KV v2 engine does to numbers: it keeps them as floating
@@ -74,8 +114,8 @@ type rounded struct {
 	logical *api.Logical
 }
 
-func (r rounded) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
-	value, err := r.Store.Read(ctx, session, ref)
+func (r rounded) Read(ctx context.Context, caller store.Caller, ref store.Ref) (store.Value, error) {
+	value, err := r.Store.Read(ctx, caller, ref)
 	if err != nil || ref.Path.String() != "secret/suite/number" {
 		return value, err
 	}
@@ -84,7 +124,7 @@ func (r rounded) Read(ctx context.Context, session store.Session, ref store.Ref)
 		return store.Value{}, err
 	}
 	if diff := cmp.Diff(answer.Data["data"], value.Data.Reveal()); diff != "" {
-		return store.Value{}, fmt.Errorf("%w: (-Vault +keymount):\n%s", store.ErrInvalid, diff)
+		return store.Value{}, store.Invalid.Errorf("(-Vault +keymount):\n%s", diff)
 	}
 	value.Data, err = secret.NewTree(map[string]any{
 		"ratio": json.Number("1.10"), "port": json.Number("5432"), "big": json.Number("12345678901234567890"), "tiny": json.Number("-1e-7"),

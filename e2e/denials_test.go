@@ -11,7 +11,7 @@ import (
 func TestDenials(t *testing.T) {
 	issuer := newIssuer(t)
 	server := newVault(t, issuer)
-	const own = `[{namespaces: [shop], serviceAccounts: [api], roles: ["{namespace}-*"], paths: ["secret/{namespace}/*"]}]`
+	const own = `[{namespaces: [shop], serviceAccounts: [api], roles: ["shop-*"], paths: ["secret/{namespace}/*"]}]`
 	worker := auth.Pod{Namespace: "shop", Name: "worker-0", UID: "uid-of-worker-0", ServiceAccount: "worker"}
 	for _, test := range []struct {
 		name, access string
@@ -71,7 +71,7 @@ func TestDenials(t *testing.T) {
 			file: "4",
 		},
 		{
-			name: "data/ in a class is not data/ in a rule", access: `[{namespaces: ["*"], serviceAccounts: ["*"], roles: ["*"], paths: ["secret/data/*"]}]`,
+			name: "data/ in a class is not data/ in a rule", access: `[{namespaces: ["*"], serviceAccounts: ["*"], roles: ["*"], paths: ["**/data/*"]}]`,
 			pod: shopAPI, class: shopClass(`[{path: secret/data/shop, key: value, file: a}]`),
 			told:      []string{"PermissionDenied: ", "no rule under access"},
 			untouched: "secret/",
@@ -83,7 +83,7 @@ func TestDenials(t *testing.T) {
 			untouched: "secret/",
 		},
 		{
-			name: "a write in other words", access: `[{namespaces: ["*"], serviceAccounts: ["*"], roles: ["*"], paths: ["**"], writes: ["secret/data/**"]}]`,
+			name: "a write in other words", access: `[{namespaces: ["*"], serviceAccounts: ["*"], roles: ["*"], paths: ["**"], writes: ["**/data/**"]}]`,
 			pod: shopAPI, class: shopClass(`[{path: secret/data/shop/db, args: {data: {password: x}}, key: password, file: a}]`),
 			told:      []string{"PermissionDenied: ", "write to"},
 			untouched: "secret/",

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/keymount/keymount/auth"
-	vaultauth "github.com/keymount/keymount/auth/vault"
 	"github.com/keymount/keymount/e2e/vaulttest"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store/vault"
@@ -62,7 +61,7 @@ func TestFailoverReturns(t *testing.T) {
 	identity := auth.Identity{Namespace: shopAPI.Namespace, ServiceAccount: shopAPI.ServiceAccount, Audience: "vault"}
 	login := func() {
 		t.Helper()
-		method := vaultauth.Method{Conn: conn, Mount: "jwt", Now: time.Now}
+		method := vault.Method{Conn: conn, Mount: "jwt", Now: time.Now}
 		if _, err := method.Login(t.Context(), identity, secret.New([]byte(token)), "shop-api"); err != nil {
 			t.Fatal(err)
 		}
@@ -86,8 +85,8 @@ func TestFailoverReturns(t *testing.T) {
 func TestOutageIsTold(t *testing.T) {
 	hang := make(chan struct{})
 	var asked atomic.Bool
-	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if asked.Swap(true) {
+	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if probes := r.URL.Path == "/v1/sys/health"; !probes && asked.Swap(true) {
 			<-hang
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -166,6 +166,20 @@ func TestWrites(t *testing.T) {
 		}
 	})
 
+	t.Run("the authority as one text", func(t *testing.T) {
+		files := k.mounted(t, shopClass(lines(
+			`{path: pki/ca_chain, file: chain.pem}`, `{path: pki/ca/pem, file: ca.pem}`, `{path: pki/crl/pem, file: crl.pem}`,
+			`{path: pki/cert/ca/raw/pem, file: raw.pem}`, `{path: pki/ca_chain, format: pem, file: ca/}`,
+		)))
+		for name, kind := range map[string]string{
+			"chain.pem": "CERTIFICATE", "ca.pem": "CERTIFICATE", "raw.pem": "CERTIFICATE", "crl.pem": "X509 CRL", "ca/ca.crt": "CERTIFICATE",
+		} {
+			if block, _ := pem.Decode([]byte(files[name])); block == nil || block.Type != kind {
+				t.Errorf("%s is no %s: %q", name, kind, files[name])
+			}
+		}
+	})
+
 	t.Run("transit", func(t *testing.T) {
 		plain := base64.StdEncoding.EncodeToString([]byte("canary card number"))
 		k.guard(plain)
@@ -216,7 +230,8 @@ func TestDatabaseCredentials(t *testing.T) {
 			`{path: database/creds/shop, template: "{{ .username }}:{{ .password }}", file: pair}`)),
 		"a template's second secret": shopClass(lines(
 			`{path: secret/shop/app, template: '{{ (secret "database/creds/shop").username }}:{{ (secret "database/creds/shop").password }}', file: pair}`)),
-		"a static role": shopClass(`[{path: database/static-creds/shop-static, template: "{{ .username }}:{{ .password }}", file: pair}]`),
+		"a static role as a folder": shopClass(`[{path: database/static-creds/shop-static, file: ./}]`),
+		"a static role":             shopClass(`[{path: database/static-creds/shop-static, template: "{{ .username }}:{{ .password }}", file: pair}]`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.forget()
@@ -227,6 +242,9 @@ func TestDatabaseCredentials(t *testing.T) {
 				t.Fatal(err)
 			}
 			username, password := files["username"], files["password"]
+			if files["ttl"] != "" || files["last_vault_rotation"] != "" || files["rotation_period"] != "" {
+				t.Error("the folder has files of the time until the next rotation")
+			}
 			if pair, ok := files["pair"]; ok {
 				if username != "" && pair != username+":"+password {
 					t.Error("the template has another credential than the objects")

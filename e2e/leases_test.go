@@ -17,11 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keymount/keymount/auth"
-	vaultauth "github.com/keymount/keymount/auth/vault"
 	"github.com/keymount/keymount/e2e/vaulttest"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
+	"github.com/keymount/keymount/store/queue"
 	"github.com/keymount/keymount/store/vault"
 )
 
@@ -391,8 +393,8 @@ func staticRole(t *testing.T, e engines, issuer *providertest.Issuer) {
 		e.AddStaticRole(t, "database", name, "canary-user-"+name, period)
 	}
 	for name, o := range map[string]operator{
-		"slow": {Memory: "refresh: 1s, stale: 0s"}, // somebody changes it
-		"fast": {Memory: "refresh: 1h, stale: 0s"}, // Vault does
+		"slow": {Memory: "refresh: 1s, refreshMax: 1s, stale: 0s"}, // somebody changes it
+		"fast": {Memory: "refresh: 1h, stale: 0s"},                 // Vault does
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -477,9 +479,9 @@ func leaseOfAnEndedLogin(t *testing.T, e engines, issuer *providertest.Issuer) {
 func leaseOfAPodThatIsGone(t *testing.T, e engines, issuer *providertest.Issuer) {
 	t.Helper()
 	e.role(t, "gone", 2*leaseLife)
-	forgotten := make(chan store.Forgotten, 1)
-	s := newStack(t, e.Server, issuer, func(o *store.KeepOptions) {
-		o.Sweep, o.Forgotten = 200*time.Millisecond, func(_ context.Context, f store.Forgotten) { forgotten <- f }
+	forgotten := make(chan keep.Forgotten, 1)
+	s := newStack(t, e.Server, issuer, func(o *keep.Options) {
+		o.Sweep, o.Forgotten = 200*time.Millisecond, func(_ context.Context, f keep.Forgotten) { forgotten <- f }
 	})
 	made := map[string]lease{} // by pod
 	for _, pod := range pods(3) {
@@ -526,19 +528,19 @@ func leaseOfAPodThatIsGone(t *testing.T, e engines, issuer *providertest.Issuer)
 	}
 }
 
-// stack is what keymount makes of a Vault, see cli/stores.go, under a clock of the
+// stack is what keymount makes of a Vault, see node/stores.go, under a clock of the
 // test's own.
 type stack struct {
 	issuer   *providertest.Issuer
 	proxy    *proxy
-	changes  []func(*store.KeepOptions)
-	sessions *auth.Sessions
-	kept     store.Kept
+	changes  []func(*keep.Options)
+	sessions *login.Sessions
+	kept     *keep.Keeper
 	stop     func()
 	ahead    atomic.Int64 // of the clock on the wall
 }
 
-func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issuer, changes ...func(*store.KeepOptions)) *stack {
+func newStack(t *testing.T, server *vaulttest.Server, issuer *providertest.Issuer, changes ...func(*keep.Options)) *stack {
 	t.Helper()
 	s := &stack{issuer: issuer, proxy: newProxy(t, server.Address), changes: changes}
 	s.open(t)
@@ -552,16 +554,19 @@ func (s *stack) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions := auth.NewSessions(vaultauth.Method{Conn: conn, Mount: "jwt", Now: s.now}, false, s.now)
+	sessions := login.NewSessions(vault.Method{Conn: conn, Mount: "jwt", Now: s.now}, false, s.now)
 	sessions.Spare, s.sessions = 10*time.Minute, sessions
-	options := store.KeepOptions{
-		Replace: 5 * time.Minute, Bytes: 1 << 20, Now: s.now,
-		Vouch: func(one store.Session) { sessions.Vouch(one.Identity, one.Role) },
+	options := keep.Options{
+		Replace: 5 * time.Minute, Pool: keep.NewPool(1<<20, time.Now, nil), Now: s.now,
+		Vouch: func(one login.Request) { sessions.Vouch(one.Identity, one.Role) },
 	}
 	for _, change := range s.changes {
 		change(&options)
 	}
-	s.kept = store.Keep(store.Limit(store.LogIn(vault.New(conn, "", nil), sessions, s.now), 64), options)
+	opened := vault.New(conn, "", nil)
+	s.kept = keep.New(queue.Limit(login.Open(login.Options{
+		Store: opened, Resolver: opened, Leaser: opened, Sessions: sessions, Now: s.now,
+	}), 64), options)
 }
 
 func (s *stack) start(t *testing.T) {
@@ -602,13 +607,18 @@ func (s *stack) read(t *testing.T, pod auth.Pod, path, args, key string) (string
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), outageDeadline)
 	defer cancel()
-	value, err := s.kept.Read(ctx, store.Session{
-		Role: "shop-api", Class: "app", Proof: secret.New([]byte(token)),
+	request, ref := login.Request{
+		Role: "shop-api", Proof: secret.New([]byte(token)), Volume: auth.Volume{Namespace: pod.Namespace, PodUID: pod.UID, Class: "app"},
 		Identity: auth.Identity{
 			Issuer: issuerName, Audience: "vault", Namespace: pod.Namespace, ServiceAccount: pod.ServiceAccount,
 			PodName: pod.Name, PodUID: pod.UID, Expires: s.now().Add(time.Hour),
 		},
-	}, store.Ref{Path: parsed, Args: args})
+	}, store.Ref{Path: parsed, Args: args}
+	resolved, err := s.kept.Resolve(ctx, request, ref)
+	if err != nil {
+		return "", err
+	}
+	value, err := s.kept.Read(ctx, request, ref, resolved)
 	if err != nil {
 		return "", err
 	}

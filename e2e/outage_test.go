@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,13 +69,7 @@ func outages() []outage {
 		},
 		{name: "sealed", cause: "is sealed", begin: sealVault, end: unsealVault},
 		{name: "429", cause: "answers 429", begin: limitRate, end: liftRate},
-		{
-			name: "502", cause: "answers 502",
-			begin: func(_ *testing.T, s *scene) {
-				s.proxy.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-			},
-			end: func(_ *testing.T, s *scene) { s.proxy.instead.Store(nil) },
-		},
+		answering(http.StatusBadGateway),
 		{
 			name: "hang", cause: "no answer", begin: hang,
 			end: func(_ *testing.T, s *scene) { s.proxy.instead.Store(nil) },
@@ -91,6 +86,17 @@ func outages() []outage {
 			name: "no such name", cause: "no address is known for this name", named: true,
 			begin: forgetName, end: nameAgain,
 		},
+	}
+}
+
+// answering has the proxy answer with a status.
+func answering(status int) outage {
+	return outage{
+		name: strconv.Itoa(status), cause: fmt.Sprintf("answers %d", status),
+		begin: func(_ *testing.T, s *scene) {
+			s.proxy.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		},
+		end: func(_ *testing.T, s *scene) { s.proxy.instead.Store(nil) },
 	}
 }
 
@@ -410,7 +416,7 @@ func TestRecovery(t *testing.T) {
 	const (
 		identities = 30
 		objects    = 10
-		places     = 64 // of requestsAtOnce in cli/stores.go
+		places     = 64 // of requestsAtOnce in node/stores.go
 		probes     = 3
 		lasts      = 3 * time.Second
 	)

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keymount/keymount/provider/providertest"
-	"github.com/keymount/keymount/store"
 )
 
 // With a state folder pods keep what they have when keymount ends, however it ends, and
@@ -148,7 +147,7 @@ func (s *stack) restart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values, err := stateful(t, s.kept).Snapshot()
+	values, err := s.kept.Snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,17 +155,8 @@ func (s *stack) restart(t *testing.T) {
 	if _, err := s.sessions.Restore(logins); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stateful(t, s.kept).Restore(values); err != nil {
+	if _, err := s.kept.Restore(values); err != nil {
 		t.Fatal(err)
 	}
 	s.start(t)
-}
-
-func stateful(t *testing.T, kept store.Kept) store.Stateful {
-	t.Helper()
-	one, ok := kept.(store.Stateful)
-	if !ok {
-		t.Fatal("it cannot outlive anything")
-	}
-	return one
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/provider/providertest"
 )
 
@@ -23,7 +24,7 @@ func leaseOfAVolumeThatLeft(t *testing.T, e engines, issuer *providertest.Issuer
 			users[role] = append(users[role], user)
 		}
 	}
-	s.kept.Leave(shopAPI.Namespace, pods(2)[0].UID, "app")
+	s.kept.Leave(auth.Volume{Namespace: shopAPI.Namespace, PodUID: pods(2)[0].UID, Class: "app"})
 	until(t, func() bool { return s.proxy.count("sys/leases/revoke") == 2 && len(e.users(t, "left")) == 1 })
 	if got := e.users(t, "left"); !slices.Equal(got, users["left"][1:]) {
 		t.Errorf("there are %q, want the user of the pod that stays, %q", got, users["left"][1:])

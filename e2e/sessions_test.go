@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/e2e/vaulttest"
@@ -80,6 +81,48 @@ func TestSessionsAtOnce(t *testing.T) {
 	if got := p.count("auth/jwt/login"); got != 2 {
 		t.Errorf("%d logins, want one for each role", got)
 	}
+}
+
+// Batch tokens, of which Vault stores nothing, are used for half of a short life; then keymount
+// logs in again. It asks for no renewal, which Vault would refuse.
+func TestBatchTokens(t *testing.T) {
+	const logins, life, limit = 3, 4 * time.Second, time.Minute
+	issuer := newIssuer(t)
+	server := newVault(t, issuer)
+	batch := jwtRole()
+	batch["token_type"], batch["token_ttl"] = "batch", life.String()
+	server.WriteRole(t, "jwt", "shop-batch", batch)
+	before := accessors(t, server)
+	k, p := serveBefore(t, server, issuer, operator{})
+	began := time.Now()
+	for p.count("auth/jwt/login") < logins {
+		if _, err := k.mount(t, shopAPI, class{"shop-batch", oneObject}); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(began) > limit {
+			t.Fatalf("%d logins within %s, want %d", p.count("auth/jwt/login"), limit, logins)
+		}
+	}
+	if took := time.Since(began); took < (logins-1)*life/2 {
+		t.Errorf("%d logins within %s, want one for half of %s", logins, took, life)
+	}
+	if got := p.count("auth/token/"); got != 0 {
+		t.Errorf("%d requests about tokens, want none", got)
+	}
+	if after := accessors(t, server); after != before {
+		t.Errorf("Vault stores %d tokens, and %d before", after, before)
+	}
+}
+
+// accessors is the number of tokens that Vault stores.
+func accessors(t *testing.T, server *vaulttest.Server) int {
+	t.Helper()
+	listed, err := server.Client(t).Logical().ListWithContext(t.Context(), "auth/token/accessors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, _ := listed.Data["keys"].([]any)
+	return len(keys)
 }
 
 // A token that somebody revoked is found out by the next mount, which logs in again,

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/provider/providertest"
-	"github.com/keymount/keymount/store"
 )
 
 // attacks are classes whose authors mean harm: to keep a node's provider busy, or
@@ -114,23 +113,6 @@ func checkHarmless(ctx context.Context, t *testing.T, w *world, v providertest.V
 	_, err = w.driver.Call(ctx, attributes)
 	if code := status.Code(err); ctx.Err() == nil && code != codes.InvalidArgument && code != codes.FailedPrecondition {
 		t.Errorf("an attack is answered %s: %.300s", code, statusText(err))
-	}
-}
-
-// What a mount reads is bounded as a whole, before it is parsed.
-func TestReadsAreBounded(t *testing.T) {
-	w := start(t)
-	w.memory.Behave(func(ctx context.Context, _ store.Session, _ store.Ref) error { return store.Spend(ctx, 3<<20) })
-	w.memory.Set("shop/a", map[string]any{"a": "a"})
-	w.memory.Set("shop/b", map[string]any{"a": "b"})
-	w.memory.Set("shop/c", map[string]any{"a": "c"})
-	objects := "[{path: shop/a, key: a, file: a}, {path: shop/b, key: a, file: b}]"
-	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), objects)); err != nil {
-		t.Errorf("6 MiB: %v", err)
-	}
-	_, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/a, file: a/}, {path: shop/b, file: b/}, {path: shop/c, file: c/, optional: true}]"))
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(statusText(err), "the secrets of one mount are larger together than what the driver takes") {
-		t.Errorf("9 MiB: %v", err)
 	}
 }
 

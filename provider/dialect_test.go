@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,17 +15,16 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"gopkg.in/yaml.v3"
-	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
+	"google.golang.org/grpc/credentials/insecure"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/keymount/keymount/access"
-	"github.com/keymount/keymount/auth"
-	vaultauth "github.com/keymount/keymount/auth/vault"
+	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
-	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/storetest"
 	"github.com/keymount/keymount/store/vault"
 )
 
@@ -96,16 +94,16 @@ func (s *vaultServer) backend(t *testing.T, name, namespace, mount, audience str
 		Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"*"},
 		Paths:  []string{"secret/{namespace}/**", "old/{namespace}/**", "aws/sts/{namespace}"},
 		Writes: []string{"pki/issue/{namespace}"},
-	}}, true)
+	}}, access.Kind{Roles: access.Required, Writes: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	method := vaultauth.Method{Conn: conn, Mount: mount, Namespace: namespace, Now: time.Now}
+	method := vault.Method{Conn: conn, Mount: mount, Namespace: namespace, Now: time.Now}
 	return provider.Backend{
 		Name: name, Audience: audience, Rules: compiled,
-		Store: store.LogIn(vault.New(conn, namespace, nil), auth.NewSessions(method, false, time.Now), time.Now),
-		Features: provider.Features{Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
-			Addresses: []string{s.URL, "https://Vault.Invalid:8200/"}, Namespace: namespace, AuthMount: mount, Audience: audience,
+		Store: direct(storetest.LayersOf(vault.New(conn, namespace, nil), method)), Resolves: true,
+		Class: class.Store{Traits: vault.Kind{}.Traits(), Settings: &vault.Settings{
+			Addresses: []string{s.URL, "https://Vault.Invalid:8200/"}, Namespace: namespace, Auth: vault.Auth{Mount: mount, Audience: audience},
 		}},
 	}
 }
@@ -297,6 +295,9 @@ func TestVaultStores(t *testing.T) {
 		"both names":            {parameters{"vaultAuthMountPath": "bao-kubernetes", "vaultKubernetesMountPath": "bao-kubernetes"}, "bao-kubernetes shop"},
 		"two prefixes":          {parameters{"vaultNamespace": "teams/shop", "baoNamespace": "teams/shop"}, "kubernetes shop teams/shop"},
 		"audience of the store": {parameters{"audience": "vault"}, "kubernetes shop"},
+		"audience alone":        {parameters{"audience": "openbao"}, "bao-kubernetes shop"},
+		"audience and address":  {parameters{"vaultAddress": "https://vault.invalid:8200", "audience": "openbao"}, "bao-kubernetes shop"},
+		"the role's prefixes":   {parameters{"roleName": "", "openbaoRoleName": "prefixed"}, "kubernetes prefixed"},
 		"audience, other store": {parameters{"vaultAuthMountPath": "bao-kubernetes", "audience": "openbao"}, "bao-kubernetes shop"},
 		"all":                   {parameters{"vaultAddress": "https://vault.invalid:8200", "vaultNamespace": "teams/shop", "vaultAuthMountPath": "kubernetes", "audience": "vault"}, "kubernetes shop teams/shop"},
 	}
@@ -354,9 +355,9 @@ func TestVaultStoresThatAreNone(t *testing.T) {
 		},
 		"everything else": {
 			"vault.sock", nothing,
-			parameters{"vaultAddress": "https://[::1]:8200", "vaultNamespace": "a\"\n  b: c", "vaultAuthMountPath": "k8s", "audience": "mine"},
-			"no store of keymount.yaml has address \"https://[::1]:8200\", namespace \"a\\\"\\n  b: c\", auth mount \"k8s\"; if pods may log in there, the operator adds this:\n" +
-				stanza("1", "https://[::1]:8200", "      namespace: \"a\\\"\\n  b: c\"\n", "k8s", "mine"),
+			parameters{"vaultAddress": "https://[0:0::1]:8200", "vaultNamespace": "a\", b: c", "vaultAuthMountPath": "k8s", "audience": "mine"},
+			"no store of keymount.yaml has address \"https://[::1]:8200\", namespace \"a\\\", b: c\", auth mount \"k8s\"; if pods may log in there, the operator adds this:\n" +
+				stanza("1", "https://[::1]:8200", "      namespace: \"a\\\", b: c\"\n", "k8s", "mine"),
 		},
 		"no default": {
 			"openbao.sock", without("default"), nil,
@@ -378,12 +379,36 @@ func TestVaultStoresThatAreNone(t *testing.T) {
 			`audience: "mine" is not that of store "default", which is "vault" and which keymount.yaml alone decides; remove the parameter, ` +
 				"or have the operator set vault.auth.audience of the store and tokenRequests of the CSIDriver object",
 		},
-		"a path in the address": {"vault.sock", nothing, parameters{"vaultAddress": "https://vault.invalid/ui"}, "vaultAddress: is not of the form https://host:port"},
-		"a password in it":      {"vault.sock", nothing, parameters{"vaultAddress": "https://a:" + canary + "@vault.invalid"}, "vaultAddress: is not of the form https://host:port"},
-		"two addresses":         {"vault.sock", nothing, parameters{"vaultAddress": "https://vault.invalid:8200", "baoAddress": "https://a"}, "vaultAddress and baoAddress differ; keep one"},
-		"two auth mounts":       {"vault.sock", nothing, parameters{"vaultAuthMountPath": "kubernetes", "vaultKubernetesMountPath": "b"}, "vaultAuthMountPath and vaultKubernetesMountPath differ; keep one"},
-		"no role":               {"vault.sock", nothing, parameters{"roleName": ""}, "roleName: missing; name the role to log in with"},
-		"strict is a text":      {"vault.sock", nothing, parameters{"strict": "very"}, "strict: is not true or false"},
+		"a path in the address":  {"vault.sock", nothing, parameters{"vaultAddress": "https://vault.invalid/ui"}, "vaultAddress: is not of the form https://host:port"},
+		"a password in it":       {"vault.sock", nothing, parameters{"vaultAddress": "https://a:" + canary + "@vault.invalid"}, "vaultAddress: is not of the form https://host:port"},
+		"as the class spells it": {"vault.sock", nothing, parameters{"baoAddress": "https://vault.invalid/ui"}, "baoAddress: is not of the form https://host:port"},
+		"of two the first":       {"openbao.sock", nothing, parameters{"vaultAddress": "https://vault.invalid:8200", "openbaoAddress": "x"}, "openbaoAddress: is not of the form https://host:port"},
+		"two auth mounts of two prefixes": {
+			"openbao.sock", nothing, parameters{"baoAuthMountPath": "kubernetes", "openbaoKubernetesMountPath": "b"}, "baoAuthMountPath and openbaoKubernetesMountPath differ; keep one",
+		},
+		"no role, another prefix": {"openbao.sock", nothing, parameters{"roleName": "", "baoRoleName": ""}, "roleName: missing; name the role to log in with"},
+		"a path for a mount":      {"vault.sock", nothing, parameters{"vaultAuthMountPath": "auth/kubernetes"}, `vaultAuthMountPath: "auth/kubernetes" is more than the name of the mount; write "kubernetes"`},
+		"a path with its end": {
+			"openbao.sock", nothing,
+			parameters{"openbaoKubernetesMountPath": "/v1/auth/kubernetes/login/"},
+			`openbaoKubernetesMountPath: "v1/auth/kubernetes/login" is more than the name of the mount; write "kubernetes"`,
+		},
+		"an audience that no store has": {
+			"openbao.sock", nothing,
+			parameters{"audience": "mine"},
+			`audience: "mine" is not that of store "default", which is "vault" and which keymount.yaml alone decides; remove the parameter, ` +
+				"or have the operator set vault.auth.audience of the store and tokenRequests of the CSIDriver object",
+		},
+		"two stores of one audience": {
+			"vault.sock", func(s *setup, server *vaultServer) {
+				s.options.Backends = append(s.options.Backends, server.backend(t, "one", "", "kubernetes", "mine"), server.backend(t, "two", "", "kubernetes", "mine"))
+			},
+			parameters{"audience": "mine"},
+			`store "one" and store "two" fit audience "mine"; add what tells them apart: vaultAddress, vaultNamespace, vaultAuthMountPath or audience`,
+		},
+		"two auth mounts":  {"vault.sock", nothing, parameters{"vaultAuthMountPath": "kubernetes", "vaultKubernetesMountPath": "b"}, "vaultAuthMountPath and vaultKubernetesMountPath differ; keep one"},
+		"no role":          {"vault.sock", nothing, parameters{"roleName": ""}, "roleName: missing; name the role to log in with"},
+		"strict is a text": {"vault.sock", nothing, parameters{"strict": "very"}, "strict: is not true or false"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -409,6 +434,10 @@ func TestVaultWarnings(t *testing.T) {
 		"server name":         {"vaultTLSServerName", "x", "", "vaultTLSServerName" + tls},
 		"no verification":     {"vaultSkipTLSVerify", "true", "", "vaultSkipTLSVerify: has no effect; the server's certificate is always verified"},
 		"verification":        {"vaultSkipTLSVerify", "false", "", ""},
+		"verification, short": {"vaultSkipTLSVerify", "F", "", ""},
+		"verification, 0":     {"baoSkipTLSVerify", "0", "", ""},
+		"none, shouted":       {"openbaoSkipTLSVerify", "TRUE", "", "openbaoSkipTLSVerify: has no effect; the server's certificate is always verified"},
+		"another role":        {"vaultRoleName", "other", "", "vaultRoleName: has no effect beside roleName; remove it"},
 		"an empty one":        {"vaultCACertPath", "", "", ""},
 		"unknown field":       {"", "", "secretkey: x", `objects[0]: unknown field "secretkey"; did you mean "secretKey"?`},
 		"args of a GET":       {"", "", "secretArgs: {a: b}", "objects[0]: secretArgs: have no effect on a GET; add method: PUT or remove them"},
@@ -476,6 +505,8 @@ func TestVaultPermissions(t *testing.T) {
 		"600":     {0o600, `objects[0]: filePermission: 600 is decimal to YAML and is taken as octal; write "0600"`},
 		"444":     {0o444, `objects[0]: filePermission: 444 is decimal to YAML and is taken as octal; write "0444"`},
 		"400":     {0o400, `objects[0]: filePermission: 400 is decimal to YAML and is taken as octal; write "0400"`},
+		"511":     {0o511, `objects[0]: filePermission: 511 is decimal to YAML and is taken as octal; write "0511", or "0777" if that is meant, of which YAML tools make 511`},
+		"510":     {0o510, `objects[0]: filePermission: 510 is decimal to YAML and is taken as octal; write "0510", or "0776" if that is meant, of which YAML tools make 510`},
 		"420":     {0o644, `objects[0]: filePermission: 420 is decimal to YAML and no octal mode that makes sense, so it is taken as decimal; write "0644"`},
 		"384":     {0o600, `objects[0]: filePermission: 384 is decimal to YAML and no octal mode that makes sense, so it is taken as decimal; write "0600"`},
 		"256":     {0o400, `objects[0]: filePermission: 256 is decimal to YAML and no octal mode that makes sense, so it is taken as decimal; write "0400"`},
@@ -510,17 +541,20 @@ func TestVaultPermissions(t *testing.T) {
 
 // The mode of files for which the class says none is the driver's.
 func TestVaultPermissionOfTheDriver(t *testing.T) {
-	for permission, want := range map[string]int32{"": 0o644, "420": 0o644, "256": 0o400} {
-		r, err := provider.ParseVault(vaultAttributes(t, vaultKey, nil), permission, provider.DialectVault, vaultStores())
-		if err != nil || r.Objects[0].Mode != want {
-			t.Errorf("%q: got %04o, %v", permission, r.Objects[0].Mode, err)
-		}
+	w, _ := startVault(t, "vault.sock")
+	attributes, err := w.vaultVolume(vaultKey, nil).Attributes()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, permission := range []string{"-1", "0644", "512", "x", `"420"`} {
-		_, err := provider.ParseVault(vaultAttributes(t, vaultKey, nil), permission, provider.DialectVault, vaultStores())
-		const want = app + ": the driver's permission is not the mode of a file; is the caller the Secrets Store CSI driver?"
-		if err == nil || err.Error() != want {
-			t.Errorf("%q: %v", permission, err)
+	conn, err := grpc.NewClient("unix://"+w.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for permission, want := range map[string]int32{"": 0o644, "420": 0o644, "256": 0o400} {
+		response, err := v1alpha1.NewCSIDriverProviderClient(conn).Mount(t.Context(), &v1alpha1.MountRequest{Attributes: attributes, Permission: permission})
+		if err != nil || response.GetFiles()[0].GetMode() != want {
+			t.Errorf("%q: got %v", permission, err)
 		}
 	}
 }
@@ -620,7 +654,7 @@ func TestSocketsHaveDialects(t *testing.T) {
 			t.Errorf("%s: %v", socket, err)
 		}
 		other := native
-		if provider.DialectOf(socket) == provider.DialectKeymount {
+		if class.DialectOf(socket) == class.DialectKeymount {
 			other = w.vaultVolume(vaultKey, nil)
 		}
 		if _, err := driver.Mount(t.Context(), other, t.TempDir()); err == nil {
@@ -630,104 +664,4 @@ func TestSocketsHaveDialects(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-// The manual names everything, and its two classes are one.
-func TestMigrationManual(t *testing.T) {
-	text, err := os.ReadFile("../docs/migration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{
-		"roleName", "vaultAddress", "vaultNamespace", "vaultAuthMountPath", "vaultKubernetesMountPath", "audience", "vaultCACertPath",
-		"vaultCADirectory", "vaultTLSClientCertPath", "vaultTLSClientKeyPath", "vaultTLSServerName", "vaultSkipTLSVerify", "objects", "strict",
-		"objectName", "secretPath", "secretKey", "method", "secretArgs", "filePermission", "encoding",
-	} {
-		if !bytes.Contains(text, []byte("`"+name+"`")) {
-			t.Errorf("the manual does not know %s", name)
-		}
-	}
-	type part struct{ file, key, args string }
-	var parts [][]part
-	for _, block := range strings.Split(string(text), "```yaml\n")[1:] {
-		block, _, _ = strings.Cut(block, "```")
-		var class struct {
-			Spec struct {
-				Provider   string            `yaml:"provider"`
-				Parameters map[string]string `yaml:"parameters"`
-			} `yaml:"spec"`
-		}
-		if err := yaml.Unmarshal([]byte(block), &class); err != nil {
-			t.Fatal(err)
-		}
-		attributes, err := providertest.Volume{Pod: pod("shop", "api"), Class: "app", Parameters: class.Spec.Parameters}.Attributes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		request, err := provider.ParseRequest(attributes, vaultStores())
-		if d := provider.DialectOf(class.Spec.Provider + ".sock"); d != provider.DialectKeymount {
-			request, err = provider.ParseVault(attributes, "420", d, vaultStores())
-		}
-		if err != nil || request.Warnings != nil {
-			t.Errorf("%v %q", err, request.Warnings)
-		}
-		var list []part
-		for _, o := range request.Objects {
-			list = append(list, part{o.File, o.Key, o.Secret.Args})
-		}
-		parts = append(parts, list)
-	}
-	if len(parts) != 2 || len(parts[0]) != 2 || !slices.Equal(parts[0], parts[1]) {
-		t.Errorf("the classes of the manual differ: %+v", parts)
-	}
-}
-
-func vaultStores() map[string]provider.Features {
-	return map[string]provider.Features{
-		"local": {}, "default": {Roles: true, Versions: true, Writes: true, Vault: &provider.VaultLocation{
-			Addresses: []string{"https://vault.invalid:8200", "https://vault.example:8200"}, Namespace: "teams/{namespace}", AuthMount: "kubernetes", Audience: "vault",
-		}},
-	}
-}
-
-func vaultAttributes(tb testing.TB, objects string, parameters map[string]string) string {
-	tb.Helper()
-	v := providertest.Volume{Pod: pod("shop", "api"), Class: "app", Parameters: map[string]string{"objects": objects, "roleName": "shop"}}
-	maps.Copy(v.Parameters, parameters)
-	attributes, err := v.Attributes()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return attributes
-}
-
-func FuzzParseVault(f *testing.F) {
-	for _, objects := range []string{
-		vaultKey, "", "[]", "- {objectName: a/b, secretPath: /v1/pki/issue/x, method: PUT, secretArgs: {a: [1, {b: c}]}, filePermission: 0600}",
-		"- {objectName: a, secretPath: \"v1/aws/sts/x?version=02&b=%26&a\", filePermission: \"420\", encoding: hex, secretKey: 1.5}",
-		"- &a {objectName: x}\n- *a", "- {objectName: ~, secretPath: []}",
-	} {
-		f.Add(objects, "https://vault.invalid:8200/", "teams/shop", "kubernetes", "420")
-	}
-	f.Fuzz(func(t *testing.T, objects, address, namespace, mount, permission string) {
-		attributes := vaultAttributes(t, objects, map[string]string{"vaultAddress": address, "baoNamespace": namespace, "vaultKubernetesMountPath": mount})
-		request, err := provider.ParseVault(attributes, permission, provider.DialectVault, vaultStores())
-		again, errAgain := provider.ParseVault(attributes, permission, provider.DialectVault, vaultStores())
-		if fmt.Sprint(err) != fmt.Sprint(errAgain) || !slices.Equal(request.Warnings, again.Warnings) {
-			t.Fatal("the same text is read in two ways")
-		}
-		if err != nil {
-			return
-		}
-		for i, o := range request.Objects {
-			path, errPath := store.ParsePath(o.Secret.Path.String())
-			file := []*v1alpha1.File{{Path: o.File}}
-			if errPath != nil || path != o.Secret.Path || fileutil.Validate(file) != nil || o.Mode&^0o777 != 0 || o.Secret != again.Objects[i].Secret {
-				t.Errorf("accepted %+v", o)
-			}
-			if o.Secret.Store != "default" || o.Secret.Role == "" || o.Secret.Args != "" && (o.Secret.Version != "" || o.Secret.Query != "" || !json.Valid([]byte(o.Secret.Args))) {
-				t.Errorf("accepted %+v", o.Secret)
-			}
-		}
-	})
 }

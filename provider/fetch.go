@@ -2,194 +2,104 @@ package provider
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
 	"strings"
 
-	"github.com/keymount/keymount/access"
-	"github.com/keymount/keymount/auth"
-	"github.com/keymount/keymount/internal/secret"
-	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/room"
+	"github.com/keymount/keymount/record"
+	"github.com/keymount/keymount/store/keep"
 )
-
-// asker is who asks one store, the same for all that a mount reads there.
-type asker struct {
-	backend  Backend
-	identity auth.Identity
-	token    secret.Bytes // which proves the identity
-	class    string
-	waiting  bool           // the pod cannot start without an answer
-	resolver store.Resolver // nil for a store that need not be asked what a path is
-	recaller store.Recaller // nil for one that remembers nothing
-}
-
-// identify proves who the pod is, once for each store that it reads from.
-// Nothing is read, and nothing cached is used, before this has said yes.
-func (p *Provider) identify(ctx context.Context, r Request, waiting bool) (map[string]*asker, error) {
-	askers := map[string]*asker{} // by store
-	var mistakes []error
-	for i := range r.Objects {
-		name := r.Objects[i].Secret.Store
-		if askers[name] != nil {
-			continue
-		}
-		a := &asker{backend: p.backends[name], class: r.Class, waiting: waiting}
-		a.resolver, _ = a.backend.Store.(store.Resolver)
-		a.recaller, _ = a.backend.Store.(store.Recaller)
-		if err := a.prove(ctx, r, p.verifier); err != nil && !slices.ContainsFunc(mistakes, sameText(err)) {
-			mistakes = append(mistakes, err)
-		}
-		askers[name] = a
-	}
-	return askers, errors.Join(mistakes...)
-}
-
-func (a *asker) prove(ctx context.Context, r Request, verifier *auth.Verifier) (err error) {
-	if a.token, err = r.Tokens.For(a.backend.Audience); err != nil {
-		return err
-	}
-	a.identity, err = verifier.Verify(ctx, a.token, auth.Expected{
-		Audience: a.backend.Audience, Pod: r.Pod, WithoutPod: a.backend.TokensWithoutPod,
-	})
-	return err
-}
-
-func sameText(err error) func(error) bool {
-	return func(other error) bool { return other.Error() == err.Error() }
-}
-
-// read is one secret to read, for all objects that want something of it.
-type read struct {
-	*asker
-	secret   Secret
-	objects  []*Object
-	resolved store.Resolved
-	value    store.Value
-	err      error // why there is no value
-}
 
 // reads are the secrets of a mount, each once.
 type reads struct {
-	list []*read
-	of   map[Secret]*read
+	list    []*read
+	of      []*read        // by their places in the class; two spellings of one secret are one read
+	objects []class.Object // which want them
+	share   *room.Share    // of the mount, for all that it holds; nil before the first fetch
 }
 
-// authorize judges every secret of every object, the ones in templates too, and
-// gathers the objects of one secret into one read, so that a username and its
-// password are of the same moment.
-func authorize(r Request, askers map[string]*asker) (*reads, error) {
-	all := &reads{list: make([]*read, 0, len(r.Objects)), of: make(map[Secret]*read, len(r.Objects))}
+// gather makes one read of each secret, for all objects that want something of it, so that
+// a username and its password are of the same moment.
+func gather(r class.Request, askers map[string]*asker) *reads {
+	made := make([]read, len(r.Secrets))
+	list := make([]*read, len(made))
+	for i := range made {
+		one := &made[i]
+		one.asker, one.secret = askers[r.Secrets[i].Store], &r.Secrets[i]
+		list[i] = one
+	}
+	return &reads{list: list, of: list, objects: r.Objects}
+}
+
+// authorize judges every secret.
+func (r *reads) authorize() error {
+	for _, one := range r.list {
+		one.judge()
+	}
 	var denials []error
-	for i := range r.Objects {
-		o := &r.Objects[i]
-		for s := range o.Secrets() {
-			of := all.of[s]
-			if of == nil {
-				of = &read{asker: askers[s.Store], secret: s}
-				all.of[s] = of
-				all.list = append(all.list, of)
-			}
-			of.objects = append(of.objects, o)
-			if err := of.judge(); err != nil {
+	for i := range r.objects {
+		o := &r.objects[i]
+		for _, place := range o.Reads {
+			if err := r.of[place].err; err != nil {
 				denials = append(denials, fmt.Errorf("objects[%d]: %w", o.Index, err))
 			}
 		}
 	}
-	return all, joined(denials)
+	return joined(denials)
 }
 
-// judge decides what can be decided before a login: everything, unless the store
-// has to be asked first what a path is.
-func (r *read) judge() error {
-	if r.resolver != nil {
-		return r.backend.Rules.JudgeLogin(r.query())
+// end puts what came of the reads into the record, and gives the share of the mount back.
+func (r *reads) end(m *record.Mount) {
+	if r.share != nil {
+		defer r.share.End()
 	}
-	r.resolved.Path = r.secret.Path
-	return r.backend.Rules.Judge(r.query())
-}
-
-func (r *read) query() access.Query {
-	return access.Query{
-		Store: r.secret.Store, Namespace: r.identity.Namespace, ServiceAccount: r.identity.ServiceAccount,
-		Role: r.secret.Role, Path: r.resolved.Path, Literal: r.resolved.Literal, Write: r.secret.Args != "",
+	m.Reads = make([]record.Read, len(r.list))
+	for i, one := range r.list {
+		m.Reads[i] = one.record()
 	}
 }
-
-// maxRead is what the secrets of a mount may have together as a store sends them:
-// the driver's limit, and half as much again for what is around them.
-const maxRead = maxResponse + maxResponse/2
 
 // fetch reads everything, at most parallel at a time, once all of it is judged; of a
-// secret that is absent and optional there is no value.
-func (r *reads) fetch(ctx context.Context, parallel int) error {
+// secret that is absent and optional there is no value. What is read counts into share;
+// once that is full the rest is not read, and the error is errHoldsMuch.
+func (r *reads) fetch(ctx context.Context, m *record.Mount, parallel int, share *room.Share) error {
 	runtime.Gosched() // grpc's writer has its turn here: on another processor it costs a warm mount a quarter of its time
-	ctx = store.WithBudget(ctx, maxRead)
+	r.share = share
+	for _, one := range r.list {
+		one.share = share
+	}
 	step{(*read).recallPath, (*read).resolve}.take(ctx, r.list, parallel)
 	if err := r.failures(); err != nil {
 		return err
 	}
 	r.merge()
 	step{(*read).recall, (*read).ask}.take(ctx, r.list, parallel)
+	if share.Full() {
+		return errHoldsMuch
+	}
 	for _, one := range r.list {
-		for _, text := range one.value.Warnings {
-			warn(ctx, fmt.Sprintf("%s: %s", one.secret, text))
+		for _, text := range one.answer.Warnings {
+			m.Warnings = append(m.Warnings, fmt.Sprintf("%s: %s", one.secret, text))
 		}
 	}
 	return r.failures()
 }
 
-// recallPath is resolve where nobody has to be asked.
-func (r *read) recallPath(context.Context) (done bool) {
-	switch {
-	case r.resolver == nil:
-		return true // and judged
-	case r.recaller == nil:
-		return false
+// drop forgets what was read, and that it was too much.
+func (r *reads) drop() {
+	r.share.End()
+	for _, one := range r.list {
+		one.answer, one.err, one.share = keep.Answer{}, nil, nil
 	}
-	if r.resolved, done = r.recaller.RecallPath(r.session(), r.ref()); done {
-		r.err = r.backend.Rules.Judge(r.query())
-	}
-	return done
-}
-
-// resolve finds out what the path is, and has the rules judge that.
-func (r *read) resolve(ctx context.Context) (err error) {
-	if r.resolved, err = r.resolver.Resolve(ctx, r.session(), r.ref()); err != nil {
-		return err
-	}
-	return r.backend.Rules.Judge(r.query())
-}
-
-// recall is ask where nobody has to be asked.
-func (r *read) recall(ctx context.Context) (done bool) {
-	if r.recaller == nil {
-		return false
-	}
-	if r.value, done = r.recaller.Recall(r.session(), r.ref(), r.resolved); done {
-		r.err = store.Spend(ctx, r.value.Data.Size())
-	}
-	return done
-}
-
-func (r *read) ask(ctx context.Context) (err error) {
-	r.value, err = r.backend.Store.Read(ctx, r.session(), r.ref())
-	return err
-}
-
-func (r *read) session() store.Session {
-	return store.Session{Identity: r.identity, Role: r.secret.Role, Class: r.class, Proof: r.token, Waiting: r.waiting}
-}
-
-func (r *read) ref() store.Ref {
-	return store.Ref{Path: r.secret.Path, Version: r.secret.Version, Query: r.secret.Query, Args: r.secret.Args, Shared: r.secret.Shared}
 }
 
 // oneSpelling is a secret in its one spelling; what is no ordinary secret shares nothing
 // with a secret of that name.
 type oneSpelling struct {
-	Secret
+	class.Secret
 	literal string
 }
 
@@ -200,55 +110,52 @@ func (r *reads) merge() {
 		return // no two are alike
 	}
 	known := make(map[oneSpelling]*read, len(r.list))
-	list := r.list
-	r.list = make([]*read, 0, len(list))
-	for _, one := range list {
-		spelt := oneSpelling{one.secret, one.resolved.Literal}
+	first := make(map[*read]*read, len(r.list))
+	all := r.list
+	r.list = make([]*read, 0, len(all))
+	for _, one := range all {
+		spelt := oneSpelling{*one.secret, one.resolved.Literal}
 		spelt.Path = one.resolved.Path
-		if first := known[spelt]; first != nil {
-			first.objects = append(first.objects, one.objects...)
-			r.of[one.secret] = first
-			continue
+		if known[spelt] == nil {
+			known[spelt] = one
+			r.list = append(r.list, one)
 		}
-		known[spelt] = one
-		r.list = append(r.list, one)
+		first[one] = known[spelt]
 	}
+	of := make([]*read, len(r.of))
+	for place, one := range r.of {
+		of[place] = first[one]
+	}
+	r.of = of
 }
 
-func (r *read) respelt() bool { return r.resolved.Path != r.secret.Path || r.resolved.Literal != "" }
-
-// values is how many there are.
-func (r *reads) values() int {
-	n := 0
-	for _, one := range r.list {
-		if one.err == nil {
-			n++
-		}
-	}
-	return n
-}
-
-// failures says of each read why there is no value.
+// failures says of each read why there is no value, and names the objects that cannot be
+// made without it.
 func (r *reads) failures() error {
+	if !slices.ContainsFunc(r.list, (*read).failed) {
+		return nil
+	}
+	wanting := r.wanting()
 	var failures []error
 	for _, one := range r.list {
-		if one.err == nil {
-			continue
-		}
-		if wanting := one.wanting(); wanting != "" {
-			failures = append(failures, fmt.Errorf("%s: %s: %w", wanting, one.secret, one.err))
+		if names := wanting[one]; len(names) > 0 {
+			failures = append(failures, fmt.Errorf("%s: %s: %w", strings.Join(names, ", "), one.secret, one.err))
 		}
 	}
 	return joined(failures)
 }
 
-// wanting names the objects that cannot be made without a value.
-func (r *read) wanting() string {
-	var names []string
-	for _, o := range r.objects {
-		if !o.Optional || !errors.Is(r.err, store.ErrNotFound) {
-			names = append(names, fmt.Sprintf("objects[%d]", o.Index))
+func (r *reads) wanting() map[*read][]string {
+	wanting := map[*read][]string{}
+	for i := range r.objects {
+		o := &r.objects[i]
+		name := fmt.Sprintf("objects[%d]", o.Index)
+		for _, place := range o.Reads {
+			one := r.of[place]
+			if names := wanting[one]; one.wantedBy(o) && !slices.Contains(names[max(0, len(names)-1):], name) {
+				wanting[one] = append(names, name)
+			}
 		}
 	}
-	return strings.Join(names, ", ")
+	return wanting
 }

@@ -25,8 +25,9 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/keymount/keymount/access"
-	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/store/bundle"
+	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -68,8 +69,8 @@ func TestForms(t *testing.T) {
 			elsewhere := storetest.NewMemory()
 			w := start(t, func(_ *world, s *setup) {
 				eu := s.options.Backends[0]
-				s.options.Backends[0].Features = provider.Features{Versions: f.Store == "versions"}
-				eu.Name, eu.Store = "eu", elsewhere
+				s.options.Backends[0].Class = class.Store{Traits: kind.Traits{Versions: f.Store == "versions"}}
+				eu.Name, eu.Store = "eu", direct(kind.Layers{Store: elsewhere})
 				eu.Rules = rules(t, access.Rule{Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Paths: []string{"{namespace}/eu"}})
 				s.options.Backends = append(s.options.Backends, eu)
 			})
@@ -244,6 +245,9 @@ func (c certificates) describe(content []byte) string {
 			return "(PKCS#12 of the key and its chain)"
 		}
 	}
+	if trusted, err := pkcs12.DecodeTrustStore(content, "fake-password"); err == nil {
+		return fmt.Sprintf("(PKCS#12 of %d certificates)", len(trusted))
+	}
 	text := string(content)
 	for name, part := range c.parts {
 		text = strings.ReplaceAll(text, part, name)
@@ -255,6 +259,9 @@ func (c certificates) describeJKS(content []byte) string {
 	ks := keystore.New()
 	if err := ks.Load(bytes.NewReader(content), []byte("fake-password")); err != nil {
 		return err.Error()
+	}
+	if aliases := ks.Aliases(); ks.IsTrustedCertificateEntry(aliases[0]) {
+		return fmt.Sprintf("(JKS of %d certificates)", len(aliases))
 	}
 	for _, alias := range ks.Aliases() {
 		entry, err := ks.GetPrivateKeyEntry(alias, []byte("fake-password"))
@@ -345,10 +352,22 @@ func objectFields(objects string) string {
 	var fields []string
 	for _, object := range list {
 		for i := 0; i+1 < len(object.Content); i += 2 {
-			fields = append(fields, object.Content[i].Value+": "+object.Content[i+1].Value)
+			fields = append(fields, object.Content[i].Value+": "+flat(object.Content[i+1]))
 		}
 	}
 	return strings.Join(fields, "\n")
+}
+
+// flat is a value on one line.
+func flat(n *yaml.Node) string {
+	if n.Kind != yaml.MappingNode {
+		return n.Value
+	}
+	var fields []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		fields = append(fields, n.Content[i].Value+": "+n.Content[i+1].Value)
+	}
+	return "{" + strings.Join(fields, ", ") + "}"
 }
 
 // cell is lines of code in a cell of a table.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,9 +19,12 @@ import (
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/observe"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
+	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -35,6 +37,12 @@ const (
 	// canary marks every secret of these tests; no log line may hold it.
 	canary = "canary-7f3a"
 )
+
+// direct reads a store that has no memory in front of it.
+func direct(layers kind.Layers) provider.Store {
+	s, _ := storetest.LoggedIn(layers)
+	return keep.NewDirect(s)
+}
 
 // world is a running provider with a fake store, and a driver that calls it.
 type world struct {
@@ -72,7 +80,7 @@ func start(t *testing.T, changes ...func(*world, *setup)) *world {
 		VersionKey: secret.New(bytes.Repeat([]byte{7}, 32)),
 	}}
 	s.options.Backends = []provider.Backend{{
-		Name: "default", Audience: audience, Store: w.memory,
+		Name: "default", Audience: audience, Store: direct(kind.Layers{Store: w.memory}),
 		Rules: rules(t, access.Rule{Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Paths: []string{"{namespace}/**"}}),
 	}}
 	for _, change := range changes {
@@ -87,6 +95,7 @@ func start(t *testing.T, changes ...func(*world, *setup)) *world {
 func (w *world) run(s setup) {
 	w.t.Helper()
 	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.options.Recorders = append(s.options.Recorders, observe.NewLog(log))
 	server, err := provider.Listen(w.t.Context(), s.sockets, provider.New(s.options), log)
 	if err != nil {
 		w.t.Fatal(err)
@@ -181,7 +190,7 @@ func pod(namespace, serviceAccount string) auth.Pod {
 
 func rules(t *testing.T, list ...access.Rule) access.Rules {
 	t.Helper()
-	compiled, err := access.Compile("access", list, false)
+	compiled, err := access.Compile("access", list, access.Kind{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,18 +237,6 @@ func (l *logBuffer) Bytes() []byte {
 }
 
 func statusText(err error) string { return status.Convert(err).Message() }
-
-// keysOf is an issuer's keys without a file between.
-type keysOf struct{ *providertest.Issuer }
-
-func (k keysOf) Keys(context.Context) (string, jose.JSONWebKeySet, error) {
-	data, err := k.KeySet()
-	if err != nil {
-		return "", jose.JSONWebKeySet{}, err
-	}
-	keys, err := auth.ParseKeys(data)
-	return k.Name, keys, err
-}
 
 func parsePath(t *testing.T, text string) store.Path {
 	t.Helper()

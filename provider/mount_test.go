@@ -45,6 +45,7 @@ func TestMountEveryForm(t *testing.T) {
 		"part as JSON":     {"[{path: shop/deep, key: users.0, file: a}]", map[string]string{"a": `{"name":"ann"}`}},
 		"all keys":         {"[{path: shop/db, file: db/}]", map[string]string{"db/user": "shop", "db/password": canary, "db/port": "5432", "db/tls.crt": "dotted"}},
 		"all keys on top":  {"[{path: shop/db, file: ./}]", map[string]string{"user": "shop", "password": canary, "port": "5432", "tls.crt": "dotted"}},
+		"JSON":             {"[{\"path\": \"shop\\/db\", \"key\"\n: \"user\", \"file\": \"user\"}]", map[string]string{"user": "shop"}},
 		"folder and more":  {"[{path: shop/deep, file: f/}, {path: shop/db, key: user, file: f/user}]", map[string]string{"f/users": `[{"name":"ann"},{"name":"bo"}]`, "f/user": "shop"}},
 		"optional, there":  {"[{path: shop/db, key: user, file: a, optional: true}]", map[string]string{"a": "shop"}},
 		"optional, absent": {"[{path: shop/none, key: user, file: a, optional: true}, {path: shop/db, key: user, file: b}]", map[string]string{"b": "shop"}},
@@ -227,9 +228,9 @@ func TestStoreFailures(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"denied":      {fmt.Errorf("%w: policy", store.ErrDenied), codes.PermissionDenied, "denied by the store: policy"},
-		"invalid":     {fmt.Errorf("%w: no map", store.ErrInvalid), codes.FailedPrecondition, "invalid: no map"},
-		"unavailable": {fmt.Errorf("%w: sealed", store.ErrUnavailable), codes.FailedPrecondition, "store unavailable: sealed"},
+		"denied":      {store.Denied.Errorf("policy"), codes.PermissionDenied, "denied by the store: policy"},
+		"invalid":     {store.Invalid.Errorf("no map"), codes.FailedPrecondition, "invalid: no map"},
+		"unavailable": {store.Unavailable.Errorf("sealed"), codes.FailedPrecondition, "store unavailable: sealed"},
 		"canceled":    {context.Canceled, codes.FailedPrecondition, "context canceled"},
 		"deadline":    {context.DeadlineExceeded, codes.FailedPrecondition, "context deadline exceeded"},
 		"unknown":     {errors.New("odd"), codes.Internal, "odd"},
@@ -242,7 +243,7 @@ func TestStoreFailures(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, func(_ *world, s *setup) { s.options.Deadline = time.Second })
-			w.memory.Behave(func(context.Context, store.Session, store.Ref) error { return test.err })
+			w.memory.Behave(func(context.Context, store.Caller, store.Ref) error { return test.err })
 			w.refused(t, w.volume(pod("shop", "api"), oneKey), test.code, `objects[0]: secret "shop/db" of store "default": `+test.text)
 		})
 	}
@@ -253,14 +254,14 @@ func TestStoreComesBackWithinTheCall(t *testing.T) {
 	w.memory.Set("shop/db", map[string]any{"password": canary})
 	var mu sync.Mutex
 	failures := 2
-	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+	w.memory.Behave(func(context.Context, store.Caller, store.Ref) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if failures == 0 {
 			return nil
 		}
 		failures--
-		return fmt.Errorf("%w: starting", store.ErrUnavailable)
+		return store.Unavailable.Errorf("starting")
 	})
 	if _, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey)); err != nil {
 		t.Errorf("a store that is back after two tries fails the mount: %v", err)
@@ -275,7 +276,7 @@ func TestPanicHarmsOneMount(t *testing.T) {
 		"the runtime":          func() error { return any(canary).(error) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.memory.Behave(func(context.Context, store.Session, store.Ref) error { return fault() })
+			w.memory.Behave(func(context.Context, store.Caller, store.Ref) error { return fault() })
 			w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.Internal,
 				`objects[0]: secret "shop/db" of store "default": keymount ran into a bug of its own; its log has the stack, please report it`)
 			w.memory.Behave(nil)
@@ -298,7 +299,7 @@ func TestDeadline(t *testing.T) {
 	}{
 		"store heeds the deadline": {func(ctx context.Context) error {
 			<-ctx.Done()
-			return fmt.Errorf("%w: no answer from 127.0.0.1", store.ErrUnavailable)
+			return store.Unavailable.Errorf("no answer from 127.0.0.1")
 		}, "store unavailable: no answer from 127.0.0.1"},
 		"store does not": {func(context.Context) error {
 			<-release
@@ -308,7 +309,7 @@ func TestDeadline(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, func(_ *world, s *setup) { s.options.Deadline = 100 * time.Millisecond })
-			w.memory.Behave(func(ctx context.Context, _ store.Session, _ store.Ref) error { return test.hang(ctx) })
+			w.memory.Behave(func(ctx context.Context, _ store.Caller, _ store.Ref) error { return test.hang(ctx) })
 			w.refused(t, w.volume(pod("shop", "api"), oneKey), codes.FailedPrecondition,
 				`objects[0]: secret "shop/db" of store "default": `+test.want)
 		})
@@ -318,9 +319,9 @@ func TestDeadline(t *testing.T) {
 // The caller's own deadline would make grpc answer DeadlineExceeded; ours comes first.
 func TestAnswerBeforeTheCallersDeadline(t *testing.T) {
 	w := start(t)
-	w.memory.Behave(func(ctx context.Context, _ store.Session, _ store.Ref) error {
+	w.memory.Behave(func(ctx context.Context, _ store.Caller, _ store.Ref) error {
 		<-ctx.Done()
-		return fmt.Errorf("%w: hangs", store.ErrUnavailable)
+		return store.Unavailable.Errorf("hangs")
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
@@ -385,6 +386,8 @@ func TestVersionCall(t *testing.T) {
 	}
 }
 
+// A mount is one line, and a denial one more at debug level: the pod is not told which
+// rule came nearest.
 func TestOneLogLinePerMount(t *testing.T) {
 	w := start(t)
 	w.memory.Set("shop/db", map[string]any{"password": canary})
@@ -402,6 +405,10 @@ func TestOneLogLinePerMount(t *testing.T) {
 	}
 	want := []map[string]any{
 		{"level": "INFO", "msg": "call", "rpc": "Mount", "namespace": "shop", "pod": "api-0", "service_account": "api", "class": "app", "files": 1.0, "reads": 1.0, "code": "OK"},
+		{ //nolint:gosec // G101: the name of a secret
+			"level": "DEBUG", "msg": "denied by the rules", "namespace": "blog", "pod": "web-0", "service_account": "web", "class": "app",
+			"secret": `secret "shop/db" of store "default"`, "rule": "access[0]", "list": "paths",
+		},
 		{
 			"level": "WARN", "msg": "call", "rpc": "Mount", "namespace": "blog", "pod": "web-0", "service_account": "web", "class": "app", "code": "PermissionDenied",
 			"error": `objects[0]: not allowed: service account blog/web may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`,
@@ -436,7 +443,7 @@ func TestShortDeadlines(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	w := start(t)
-	w.memory.Behave(func(context.Context, store.Session, store.Ref) error { <-release; return nil })
+	w.memory.Behave(func(context.Context, store.Caller, store.Ref) error { <-release; return nil })
 	v := w.volume(pod("shop", "api"), oneKey)
 	for _, limit := range []time.Duration{400 * time.Millisecond, 800 * time.Millisecond, time.Second} {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -451,7 +458,7 @@ func TestReadsAreParallel(t *testing.T) {
 	w := start(t)
 	var all sync.WaitGroup
 	all.Add(8)
-	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
+	w.memory.Behave(func(context.Context, store.Caller, store.Ref) error {
 		all.Done()
 		all.Wait() // until eight are here
 		return nil
@@ -488,8 +495,8 @@ func TestPanicOutsideTheStore(t *testing.T) {
 
 func TestLongErrorsAreCut(t *testing.T) {
 	w := start(t)
-	w.memory.Behave(func(context.Context, store.Session, store.Ref) error {
-		return fmt.Errorf("%w: %s", store.ErrInvalid, strings.Repeat("€", 5000))
+	w.memory.Behave(func(context.Context, store.Caller, store.Ref) error {
+		return store.Invalid.Errorf("%s", strings.Repeat("€", 5000))
 	})
 	_, _, err := w.mount(t, w.volume(pod("shop", "api"), oneKey))
 	if got := statusText(err); len(got) > 9<<10 || !strings.HasSuffix(got, "€ ... (cut)") {
@@ -561,7 +568,7 @@ func TestEncodingsOfAllKeys(t *testing.T) {
 }
 
 func TestPinnedVersionThatIsNotThere(t *testing.T) {
-	w := start(t, func(_ *world, s *setup) { s.options.Backends[0].Features.Versions = true })
+	w := start(t, func(_ *world, s *setup) { s.options.Backends[0].Class.Traits.Versions = true })
 	w.memory.Set("shop/db", map[string]any{"password": canary})
 	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/db, key: password, version: 2, file: a}]"), codes.NotFound,
 		`objects[0]: secret "shop/db" of store "default": not found: no version 2 of "shop/db"`)
@@ -594,4 +601,25 @@ func TestReadVersionKey(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
+}
+
+// A secret without keys is absent to whatever takes its keys.
+func TestEmptySecrets(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/empty", map[string]any{})
+	w.memory.Set("shop/deep", map[string]any{"tls": map[string]any{}})
+	for _, object := range []string{
+		"path: shop/empty, file: tls/", "path: shop/empty, file: ./", "path: shop/empty, file: tls/, format: pem", "path: shop/empty, file: tls.pem, format: pem",
+	} {
+		files, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{"+object+", optional: true}]"))
+		if diff := cmp.Diff(map[string]string{".keymount": ""}, files); err != nil || diff != "" {
+			t.Errorf("%s: %v %s", object, err, diff)
+		}
+	}
+	files, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/empty, file: tls/, optional: true}, {path: shop/empty, file: a, format: json}]"))
+	if diff := cmp.Diff(map[string]string{"a": "{}\n"}, files); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/empty, file: tls/}]"), codes.NotFound,
+		`objects[0]: secret "shop/empty" of store "default": not found: it has no keys, and so the folder no files; fill it, or say optional: true`)
 }

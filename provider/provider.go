@@ -1,197 +1,279 @@
 // Package provider answers the Secrets Store CSI driver.
 //
-// [Provider.Mount] is the story of a mount and reads as one: each call in it is a
-// step and a file of this package. request.go reads what the driver sent, class.go
-// what that asks for and dialect_vault.go the same of other providers' classes,
-// fetch.go asks who the pod is (package auth), what it may read (package access) and
-// reads it (package store; step.go has what is not at hand asked for in parallel),
-// render.go makes files of it and version.go their versions. status.go decides which
-// gRPC code an error gets, serve.go owns the sockets.
+// [Provider.Mount] is the story of a mount and reads as one: each call in it is a step and
+// a file of this package. Package class reads the driver's request. identify.go verifies
+// the pod (package auth). fetch.go has the rules (package access) decide on each secret
+// and then reads them all; read.go has the life of one secret, and step.go asks the stores
+// in parallel for all secrets not at hand. render.go makes files of the secrets,
+// version.go their versions, and respond.go the answer. status.go chooses the gRPC code of
+// an error, serve.go owns the sockets, and admin.go answers the calls of keymount's own
+// commands.
+//
+// The outcome of a mount is a value of package record, and every [Recorder] gets it before
+// the driver gets its answer. No file of this package uses a file that uses it.
 package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
-	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
-	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/contain"
+	"github.com/keymount/keymount/internal/room"
 	"github.com/keymount/keymount/internal/secret"
-	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/internal/turns"
+	"github.com/keymount/keymount/record"
+	"github.com/keymount/keymount/store/keep"
 )
 
-// Name is what the driver is told the provider is called.
+// Name is the provider's name for the driver.
 const Name = "keymount"
 
-// maxTurns is how many mounts parse or render at a time; more would wait for a
-// processor anyway.
-const maxTurns = 4
-
-// largeClass is the length of attributes beyond which a class is parsed alone: its
-// parsed form takes a hundred times as much.
+// largeClass is the length in bytes beyond which a class is parsed alone: its parsed
+// form takes a hundred times as much.
 const largeClass = 64 << 10
 
-// Backend is one store of keymount.yaml, ready to be read.
-type Backend struct {
-	Name     string
-	Store    store.Store // logs in by itself, see [store.LogIn]
-	Rules    access.Rules
-	Audience string // of the tokens it accepts
-	Features Features
-	// TokensWithoutPod accepts tokens that are bound to no pod.
-	TokensWithoutPod bool
+// maxProcessors bounds the memory that parsing and rendering take at a time.
+const maxProcessors = 4
+
+// Recorder gets every Mount exactly once, with its outcome and before the driver's answer.
+// It is safe for concurrent use; it does not change m and keeps no reference to it. Its
+// error fails the mount: no secret may leave without that record. An observer always
+// returns nil, and does not wait. A panic changes no answer: the later Recorders find it
+// in [record.Mount].
+type Recorder interface {
+	Record(ctx context.Context, m *record.Mount) error
 }
 
-// Options are what a Provider is made of. All fields but the last three are required.
+// Options are the parts of a Provider. All but the last four are required.
 type Options struct {
 	Version    string // of keymount, as a semantic version
 	Backends   []Backend
 	Verifier   *auth.Verifier
-	VersionKey secret.Bytes // what versions are derived from, at least 32 bytes
+	VersionKey secret.Bytes // of the versions of files, at least 32 bytes
 	Deadline   time.Duration
-	// ParallelReads is how many secrets of one mount are read at a time.
+	// ParallelReads bounds the secrets of one mount read at a time.
 	ParallelReads int
-	// Observers are told of every Mount.
-	Observers []Observer
-	// Metrics count mounts and reads; nil counts nothing. Logins are counted where
-	// Sessions are made, see [Metrics.CountLogins].
-	Metrics *Metrics
-	// Rotation is told what is mounted; nil for none.
-	Rotation *Rotation
+	// Recorders get every Mount in this order: the later ones see in it the failures of the
+	// earlier ones.
+	Recorders []Recorder
+	// Turns are the places for parsing and rendering; nil for the usual number.
+	Turns *turns.Queue
+	// Room bounds what all mounts hold together; nil for the usual size.
+	Room *room.Mounts
+	// Mounting is called at the beginning of a Mount, and the function that it returns at
+	// its end; nil for none.
+	Mounting func() (ended func())
+	// Ready tells whether a rollout may go on to the next node; nil is always. Mounts are
+	// answered either way.
+	Ready func() bool
 }
 
-// Provider implements the driver's gRPC service. Between calls it knows which volumes
-// it has mounted and what classes mean, and nothing of what is in the files. It is safe
-// for concurrent use.
+// Provider implements the driver's gRPC service. Between calls it remembers the mounted
+// volumes and the parsed classes, and no content of files. It is safe for concurrent use.
 type Provider struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 
 	version  string
-	dialect  Dialect
+	dialect  class.Dialect
 	backends map[string]Backend
-	classes  *classes
+	classes  *class.Cache
 	verifier *auth.Verifier
 	versions versioner
 	deadline time.Duration
 	parallel int
-	turns    chan struct{}
-	large    chan struct{}
+	turns    *turns.Queue
+	large    *turns.Queue // of mounts with a class to be parsed alone
+	room     *room.Mounts
+	served   *served
 
-	observers []Observer
-	metrics   *Metrics
-	served    *volumes
+	recorders []Recorder
+	mounting  func() (ended func())
+	ready     func() bool // nil is always
 }
 
 // New makes a Provider; it opens nothing and starts nothing.
 func New(o Options) *Provider {
 	p := &Provider{
-		version: o.Version, dialect: DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
-		deadline: o.Deadline, parallel: o.ParallelReads, observers: o.Observers, metrics: o.Metrics,
-		large: make(chan struct{}, 1), served: &volumes{},
-		turns:    make(chan struct{}, min(maxTurns, runtime.GOMAXPROCS(0))),
+		version: o.Version, dialect: class.DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
+		deadline: o.Deadline, parallel: o.ParallelReads, recorders: o.Recorders, mounting: o.Mounting, ready: o.Ready,
+		large: turns.New("large classes", 1, 1, time.Now), turns: o.Turns, room: o.Room, served: newServed(),
 		backends: make(map[string]Backend, len(o.Backends)),
 	}
-	if o.Rotation != nil {
-		p.served = &o.Rotation.volumes
+	if p.turns == nil {
+		p.turns = turns.New("mounts", processors()+1, processors(), time.Now)
 	}
-	if p.metrics != nil {
-		p.observers = append(slices.Clone(p.observers), p.metrics.observe)
+	if p.room == nil {
+		p.room = room.NewMounts(room.Pool, room.Places, time.Now)
 	}
-	features := make(map[string]Features, len(o.Backends)) // what a class may ask of each
+	if p.mounting == nil {
+		p.mounting = func() func() { return func() {} }
+	}
+	stores := make(map[string]class.Store, len(o.Backends))
 	for _, b := range o.Backends {
 		p.backends[b.Name] = b
-		features[b.Name] = b.Features
+		stores[b.Name] = b.Class
 	}
-	p.classes = newClasses(features)
+	p.classes = class.NewCache(stores)
 	return p
 }
 
-// Version tells the driver who answers.
+// processors is the number of mounts of one namespace that parse or render at a time: more
+// would wait for a processor anyway. One more place is left to the other namespaces.
+func processors() int { return min(maxProcessors, max(1, runtime.GOMAXPROCS(0)-1)) }
+
+// speaking is the same Provider for classes of a dialect.
+func (p *Provider) speaking(d class.Dialect) *Provider {
+	speaker := *p
+	speaker.dialect = d
+	return &speaker
+}
+
+// Version tells the driver the name and version of keymount.
 func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
 	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: Name, RuntimeVersion: p.version}, nil
 }
 
-// Mount answers with every file of a class, or with an error and none.
+// Mount answers with every file of a class, or with an error and none. Its errors have
+// their gRPC code.
 func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
-	ctx, cancel := withDeadline(ctx, p.deadline)
-	defer cancel()
-	defer p.metrics.mounting()()
-
-	request, err := p.parse(ctx, m)
-	noteRequest(ctx, request)
-	waiting := !p.served.again(volumeOf(request)) // also of a class that was broken meanwhile
-	if err != nil {
-		return nil, err
-	}
-	askers, err := p.identify(ctx, request, waiting)
-	if err != nil {
-		return nil, err
-	}
-	reads, err := authorize(request, askers)
-	if err != nil {
-		return nil, err
-	}
-	if err := reads.fetch(ctx, p.parallel); err != nil {
-		return nil, err
-	}
-	return p.answer(ctx, request, reads)
+	return p.recorded(ctx, func(ctx context.Context, r *record.Mount) (*v1alpha1.MountResponse, error) {
+		request, err := p.parse(ctx, m)
+		p.note(r, request) // also of a class with mistakes
+		if err != nil {
+			return nil, err
+		}
+		askers, err := identify(ctx, request, p.verifier, p.backends, r.First)
+		if err != nil {
+			return nil, err
+		}
+		reads := gather(request, askers)
+		defer reads.end(r)
+		if err := reads.authorize(); err != nil {
+			return nil, err
+		}
+		if err := p.fetch(ctx, r, reads); err != nil {
+			return nil, err
+		}
+		return p.answer(ctx, r, reads)
+	})
 }
 
-// parse reads the request in its dialect, when it is its turn; large ones one by one.
-func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (r Request, err error) {
-	read := func() (err error) {
-		text := classText{dialect: p.dialect, permission: m.GetPermission()}
-		r, err = parseRequest(m.GetAttributes(), text, p.classes.parse)
+// fetch reads everything. A mount that finds no room for what it holds drops that, waits for
+// a place with nothing in its hands, and reads again.
+func (p *Provider) fetch(ctx context.Context, m *record.Mount, all *reads) error {
+	err := all.fetch(ctx, m, p.parallel, p.room.Share(m.Pod.Namespace))
+	if !errors.Is(err, errHoldsMuch) {
 		return err
 	}
-	if len(m.GetAttributes()) <= largeClass {
-		err = inTurn(ctx, p.turns, "mounts", read)
-		return r, err
+	all.drop()
+	share, err := p.room.Place(ctx, turnOf(m))
+	if err != nil {
+		return err
 	}
-	err = inTurn(ctx, p.large, "large classes", func() error { return inTurn(ctx, p.turns, "mounts", read) })
-	return r, err
+	return all.fetch(ctx, m, p.parallel, share)
 }
 
-// answer makes files and versions of what was read.
-func (p *Provider) answer(ctx context.Context, r Request, all *reads) (*v1alpha1.MountResponse, error) {
+// recorded takes the steps of a mount within its deadline, and answers after every
+// Recorder has got the outcome, an error or a panic among them.
+func (p *Provider) recorded(
+	ctx context.Context, steps func(context.Context, *record.Mount) (*v1alpha1.MountResponse, error),
+) (*v1alpha1.MountResponse, error) {
+	defer p.mounting()()
+	r := &record.Mount{Dialect: p.dialect, Began: time.Now()}
+	response, err := contain.Do(func() (*v1alpha1.MountResponse, error) {
+		limited, cancel := withDeadline(ctx, p.deadline)
+		defer cancel()
+		return steps(limited, r)
+	})
+	r.Took = time.Since(r.Began)
+	settle(r, err)
+	for _, recorder := range p.recorders {
+		tell(ctx, recorder, r)
+	}
+	if r.Err != nil {
+		return nil, statusOf(r.Err)
+	}
+	p.served.add(volume{r.Pod.UID, r.Class})
+	return response, nil
+}
+
+// tell gives a mount to a Recorder. An error of it fails the mount, a panic does not.
+func tell(ctx context.Context, recorder Recorder, r *record.Mount) {
+	err := contain.Run(func() error { return recorder.Record(ctx, r) })
+	if bug, panicked := errors.AsType[*contain.Panic](err); panicked {
+		r.Bug = errors.Join(r.Bug, bug)
+	} else if err != nil { // the mount's own error, if any, keeps its code
+		settle(r, errors.Join(r.Err, fmt.Errorf("%w: %s", errRecord, err.Error())))
+	}
+}
+
+// settle puts the outcome into the record.
+func settle(r *record.Mount, err error) {
+	r.Err, r.Code, r.Message = err, codes.OK, ""
+	if err != nil {
+		r.Code, r.Message = codeOf(err), message(err)
+	}
+}
+
+// note puts the pod and its class into the record.
+func (p *Provider) note(r *record.Mount, request class.Request) {
+	r.Pod, r.Class = request.Pod, request.Class
+	r.Warnings = append(r.Warnings, request.Warnings...)
+	r.First = p.isFirst(request)
+}
+
+// isFirst tells whether the pod cannot start until its mount is answered.
+func (p *Provider) isFirst(r class.Request) bool { return !p.served.has(volume{r.Pod.UID, r.Class}) }
+
+// parse reads the request in its dialect. A class not seen before waits for its turn, and
+// a large one for the end of any other large one.
+func (p *Provider) parse(ctx context.Context, m *v1alpha1.MountRequest) (class.Request, error) {
+	call := class.Call{Attributes: m.GetAttributes(), Permission: m.GetPermission(), Dialect: p.dialect}
+	return p.classes.Parse(call, func(r class.Request, bytes int, work func()) error {
+		of := turns.Of{Namespace: r.Pod.Namespace, Waiting: p.isFirst(r)}
+		parse := func(ctx context.Context) error {
+			return p.turns.Do(ctx, of, func(context.Context) error { work(); return nil })
+		}
+		if bytes <= largeClass {
+			return parse(ctx)
+		}
+		return p.large.Do(ctx, of, parse)
+	})
+}
+
+// turnOf is the owner of a mount's turn.
+func turnOf(m *record.Mount) turns.Of { return turns.Of{Namespace: m.Pod.Namespace, Waiting: m.First} }
+
+// answer makes files and versions of the values.
+func (p *Provider) answer(ctx context.Context, m *record.Mount, all *reads) (*v1alpha1.MountResponse, error) {
 	for _, one := range all.list {
-		if stale := one.value.Stale; stale != nil {
-			warn(ctx, fmt.Sprintf("%s: the last known value stands in, since the store gives no answer: %s", one.secret, stale))
-			p.metrics.standIn(one.secret.Store)
+		if one.answer.Source == keep.Stale {
+			m.Warnings = append(m.Warnings, fmt.Sprintf("%s: the last known value stands in, since the store gives no answer: %s", one.secret, one.answer.Cause))
 		}
 	}
-	files, err := p.render(ctx, r.Objects, all.of)
+	var files []File
+	err := p.turns.Do(ctx, turnOf(m), func(ctx context.Context) (err error) {
+		files, err = render(ctx, all)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	note(ctx, slog.Int("files", len(files)), slog.Int("reads", all.values()))
-	warn(ctx, warnings(files)...)
-	response, err := p.respond(r, files)
-	if err == nil {
-		p.served.add(volumeOf(r))
-	}
-	return response, err
+	m.Files, m.Warnings = len(files), append(m.Warnings, warnings(files)...)
+	files = atLeastOne(files)
+	return respond(files, p.versions.of(m.Pod, files))
 }
 
-// inTurn computes when one of few places is free: parsing and rendering take
-// memory, tens of megabytes at worst, and a storm of mounts must not multiply it.
-func inTurn(ctx context.Context, places chan struct{}, queue string, f func() error) error {
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-		return f()
-	case <-ctx.Done():
-		return fmt.Errorf("no time was left in the queue of %s: %w", queue, ctx.Err())
-	}
-}
-
-// withDeadline ends the work after limit, or earlier when the caller would stop
-// waiting: an answer of ours must come before grpc makes up its own.
+// withDeadline ends the work after limit, or earlier if the caller would stop waiting: the
+// answer has to come before grpc makes up its own.
 func withDeadline(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if end, ok := ctx.Deadline(); ok {
 		left := time.Until(end)

@@ -1,18 +1,27 @@
 package provider_test
 
 import (
+	"context"
 	"fmt"
+	"math"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
+	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -20,18 +29,20 @@ import (
 func startKept(t *testing.T) (*world, *loginStore) {
 	t.Helper()
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
+	inner, _ := storetest.LoggedIn(storetest.LayersOf(l, l))
 	w := start(t, func(_ *world, s *setup) {
 		compiled, err := access.Compile("access", []access.Rule{{
 			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}"}, Paths: []string{"{namespace}/**"},
-		}}, true)
+		}}, access.Kind{Roles: access.Required, Writes: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.options.Backends = []provider.Backend{{
-			Name: "default", Audience: audience, Rules: compiled, Features: provider.Features{Roles: true},
-			Store: store.Keep(store.LogIn(l, auth.NewSessions(l, false, time.Now), time.Now), store.KeepOptions{
-				Refresh: time.Hour, Bytes: 64 << 20, Now: time.Now,
+			Name: "default", Audience: audience, Rules: compiled, Class: class.Store{Traits: kind.Traits{Roles: access.Required}},
+			Store: keep.New(inner, keep.Options{
+				Refresh: time.Hour, Pool: keep.NewPool(64<<20, time.Now, nil), Now: time.Now,
 			}),
+			Resolves: true,
 		}}
 	})
 	return w, l
@@ -74,27 +85,6 @@ func TestWarmMountIsJudged(t *testing.T) {
 	}
 }
 
-// What is remembered counts against what one mount may read.
-func TestWarmMountIsBounded(t *testing.T) {
-	w, l := startKept(t)
-	var all []string
-	for i := range 4 {
-		l.Set(fmt.Sprintf("shop/%d", i), map[string]any{"key": "x", "more": strings.Repeat("x", 2<<20)})
-		object := fmt.Sprintf("{path: shop/%d, role: shop, key: key, file: f%d}", i, i)
-		all = append(all, object)
-		if _, _, err := w.mount(t, w.volume(pod("shop", "api"), "["+object+"]")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, _, err := w.mount(t, w.volume(pod("shop", "api"), "["+strings.Join(all, ", ")+"]"))
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(statusText(err), "the secrets of one mount are larger together than what the driver takes") {
-		t.Errorf("got %v", err)
-	}
-	if l.Reads() != 4 {
-		t.Errorf("%d reads, want 4: this test is of what is remembered", l.Reads())
-	}
-}
-
 // Nothing is read, and so nothing is made, before all of a mount is allowed.
 func TestAllIsJudgedBeforeAnyIsRead(t *testing.T) {
 	w, l := startWithLogins(t)
@@ -134,6 +124,30 @@ func TestSpellingsAreOneRead(t *testing.T) {
 	}
 }
 
+// They stay one read in a mount that has to read again, with a third secret between them.
+func TestSpellingsAreReadAgainAsOne(t *testing.T) {
+	w, l := startWithLogins(t, withRoom(onePlace()))
+	for i := range 2 {
+		l.Set(fmt.Sprintf("shop/%d", i), map[string]any{"key": fmt.Sprintf("%s-%d", canary, i), "more": strings.Repeat("x", 2<<20)})
+	}
+	files, _, err := w.mount(t, w.volume(pod("shop", "api"), `
+- {path: shop/0, store: logins, role: shop, key: key, file: a}
+- {path: data/shop/0, store: logins, role: shop, key: key, file: b}
+- {path: shop/1, store: logins, role: shop, key: key, file: c}
+- {path: data/shop/1, store: logins, role: shop, file: d, template: '{{ .key }} and {{ (secret "data/shop/0").key }}'}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"a": canary + "-0", "b": canary + "-0", "c": canary + "-1", "d": canary + "-1 and " + canary + "-0"} {
+		if files[file] != want {
+			t.Errorf("%s is %q, want %q", file, files[file], want)
+		}
+	}
+	if l.Reads() > 4 {
+		t.Errorf("%d reads of two secrets, each read twice", l.Reads())
+	}
+}
+
 // A credential that is shared is so for what a template names beside it, too.
 func TestTemplatesOfSharedCredentials(t *testing.T) {
 	w, l := startWithLogins(t)
@@ -143,4 +157,109 @@ func TestTemplatesOfSharedCredentials(t *testing.T) {
 	if err != nil || files["dsn"] != canary+"@db" {
 		t.Errorf("got %v", err)
 	}
+}
+
+// watched is the store of a mount that may be told not to ask.
+type watched struct {
+	provider.Store
+	t    *testing.T
+	warm bool
+}
+
+func (w *watched) asked(what string) {
+	if w.warm {
+		w.t.Errorf("a warm mount goes the slow way to %s", what)
+	}
+}
+
+func (w *watched) Resolve(ctx context.Context, request login.Request, ref store.Ref) (store.Resolved, error) {
+	w.asked("what a path is")
+	return w.Store.Resolve(ctx, request, ref)
+}
+
+func (w *watched) Read(ctx context.Context, request login.Request, ref store.Ref, resolved store.Resolved) (keep.Answer, error) {
+	w.asked("a secret")
+	return w.Store.Read(ctx, request, ref, resolved)
+}
+
+// atHand is a store that has its secrets at hand, as a bundle does.
+type atHand struct{ *storetest.Memory }
+
+func (a atHand) Recall(caller store.Caller, ref store.Ref) (store.Value, bool) {
+	value, err := a.Read(context.Background(), caller, ref)
+	return value, err == nil
+}
+
+// A warm mount starts no goroutine, whatever the kind of store: one that remembers, one
+// that has to be asked what a path is, and one that has its secrets at hand.
+func TestWarmMountStartsNoGoroutine(t *testing.T) {
+	memory := storetest.NewMemory()
+	memory.Set("shop/db", map[string]any{"password": canary})
+	memory.Set("shop/host", map[string]any{"name": "db"})
+	kept := func(layers kind.Layers) provider.Store {
+		inner, _ := storetest.LoggedIn(layers)
+		return keep.New(inner, keep.Options{Refresh: time.Hour, Pool: keep.NewPool(1<<20, time.Now, nil), Now: time.Now})
+	}
+	for name, test := range map[string]struct {
+		store    provider.Store
+		resolves bool
+	}{
+		"kept":             {kept(kind.Layers{Store: memory}), false},
+		"kept and resolve": {kept(storetest.LayersOf(resolving{memory}, anyLogin{})), true},
+		"at hand":          {keep.NewDirect(login.Open(login.Options{Store: memory, Recaller: atHand{memory}, Now: time.Now})), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &watched{Store: test.store, t: t}
+			mount := mounting(t, provider.Backend{
+				Name: "default", Audience: audience, Store: s, Resolves: test.resolves,
+				Rules: rules(t, access.Rule{Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Paths: []string{"{namespace}/**"}}),
+			}, `[{path: shop/db, key: password, file: a}, {path: shop/host, file: b, template: '{{ .name }}'}]`)
+			mount()
+			s.warm = true
+			fewest := uint64(math.MaxUint64)
+			for range 5 { // the runtime may start one of its own meanwhile, but not each time
+				before := goroutinesCreated()
+				mount()
+				fewest = min(fewest, goroutinesCreated()-before)
+			}
+			if fewest != 0 {
+				t.Errorf("a warm mount starts %d goroutines", fewest)
+			}
+		})
+	}
+}
+
+// mounting is a mount without a socket, of a class with objects.
+func mounting(t *testing.T, b provider.Backend, objects string) (mount func()) {
+	t.Helper()
+	issuer := newIssuer(t, issuerName, "key-1")
+	p := provider.New(provider.Options{
+		Version: "v0.0.0-test", Deadline: 10 * time.Second, ParallelReads: 8, VersionKey: secret.New(make([]byte, 32)),
+		Verifier: auth.NewVerifier([]*auth.Issuer{auth.NewIssuer("", issuer, time.Now)}, node, time.Now),
+		Backends: []provider.Backend{b},
+	})
+	api := pod("shop", "api")
+	token, err := issuer.Sign(issuer.ClaimsFor(api, audience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes, err := providertest.Volume{
+		Pod: api, Class: "app", Parameters: map[string]string{"objects": objects}, Tokens: map[string]string{audience: token},
+	}.Attributes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		answer, err := p.Mount(t.Context(), &v1alpha1.MountRequest{Attributes: attributes, Permission: "420"})
+		if err != nil || len(answer.GetFiles()) != 2 {
+			t.Fatalf("got %d files, %v", len(answer.GetFiles()), err)
+		}
+	}
+}
+
+// goroutinesCreated is how many there were since the process began.
+func goroutinesCreated() uint64 {
+	sample := []metrics.Sample{{Name: "/sched/goroutines-created:goroutines"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }

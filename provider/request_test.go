@@ -1,19 +1,14 @@
 package provider_test
 
 import (
-	"encoding/json"
-	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"sigs.k8s.io/secrets-store-csi-driver/pkg/util/fileutil"
-	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
-	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
-	"github.com/keymount/keymount/store"
 )
 
 const app = "bad request: SecretProviderClass shop/app"
@@ -33,6 +28,7 @@ func TestMistakes(t *testing.T) {
 		"two documents":           {"[]\n---\n[]", "objects: more than one YAML document; keep one list"},
 		"a second that is broken": {"[]\n...\n: : ][", "objects: more than one YAML document; keep one list"},
 		"an anchor":               {"- &a {path: shop/db, key: a, file: a}\n- *a", "objects: line 1: anchors and aliases are not read; write the value out"},
+		"half a character":        {"[{\"path\": \"shop/db\",\n\"key\": \"\\ud83d\", \"file\": \"\\ude00\"}]", `objects: line 2: half of a character, such as \ud83d without \ude00; write both halves, or the character itself`},
 		"a tag":                   {"- {path: !!binary c2hvcC9kYg==, key: a, file: a}", "objects: line 1: the tag !!binary is not read; remove it"},
 		"a long key":              {`[{path: shop/db, key: ` + strings.Repeat("k.", 513) + `, file: a}]`, "objects[0]: key: 1026 bytes are more than a key may have (1024)"},
 		"too many objects":        {strings.Repeat("- {}\n", 1001), "objects: 1001 are more than one class may have (1000)"},
@@ -47,7 +43,13 @@ func TestMistakes(t *testing.T) {
 		"keyFormat alone":         {`[{path: shop/db, key: a, keyFormat: pkcs8, file: a}]`, "objects[0]: keyFormat: is for format: pem; remove it"},
 		"unknown keyFormat":       {`[{path: shop/db, format: pem, keyFormat: pkcs9, file: a}]`, `objects[0]: keyFormat: unknown key format "pkcs9"; did you mean "pkcs1"?`},
 		"passwordKey alone":       {`[{path: shop/db, key: a, passwordKey: b, file: a}]`, "objects[0]: passwordKey: is for format: pem, pfx and jks; remove it"},
-		"keystore, no password":   {`[{path: shop/db, format: jks, file: a}]`, "objects[0]: passwordKey: missing; name the key of the secret that holds the keystore's password"},
+		"keystore, no password":   {`[{path: shop/db, format: jks, file: a}]`, "objects[0]: passwordKey: missing; name the key of the secret that holds the keystore's password, or another secret in passwordFrom: {path: ..., key: ...}"},
+		"passwordFrom alone":      {`[{path: shop/db, key: a, passwordFrom: {path: shop/p, key: b}, file: a}]`, "objects[0]: passwordFrom: is for format: pem, pfx and jks; remove it"},
+		"two passwords":           {`[{path: shop/db, format: jks, passwordKey: a, passwordFrom: {path: shop/p, key: b}, file: a}]`, "objects[0]: passwordFrom: the password is in one place; remove this or passwordKey"},
+		"passwordFrom, a text":    {`[{path: shop/db, format: jks, passwordFrom: shop/p, file: a}]`, "objects[0]: passwordFrom: not a map; write {path: ..., key: ...}"},
+		"passwordFrom, empty":     {`[{path: shop/db, format: jks, passwordFrom: {}, file: a}]`, "has 2 mistakes:\n  objects[0]: passwordFrom: key: missing; name the value that is the password\n  objects[0]: passwordFrom: path: missing; name the secret in the store"},
+		"passwordFrom, a store":   {`[{path: shop/db, format: jks, passwordFrom: {path: shop/p, key: b, store: eu}, file: a}]`, `objects[0]: passwordFrom: unknown field "store"`},
+		"passwordFrom, a path":    {`[{path: shop/db, format: jks, passwordFrom: {path: shop/../p, key: b}, file: a}]`, `objects[0]: passwordFrom: path: "shop/../p" has the segment ".."; write the path out`},
 		"version of a bundle":     {`[{path: shop/db, key: a, version: 3, file: a}]`, `objects[0]: store "default" keeps no versions; remove version "3"`},
 		"broken YAML":             {"- path: [", "objects: not YAML: line 1: did not find expected node content"},
 		"an entry that is a text": {`[shop/db]`, "objects[0]: not a map; write {path: ..., key: ..., file: ...}"},
@@ -70,7 +72,10 @@ func TestMistakes(t *testing.T) {
 		"long path":               {`[{path: shop/db, key: a, file: ` + strings.Repeat("n/", 2049) + `n}]`, "objects[0]: file: 4099 bytes are more than a path may have (4096)"},
 		"folder is the file":      {`[{path: shop/db, key: a, file: a}, {path: shop/db, key: a, file: a/b}]`, `objects[1]: file: "a" is a file of objects[0] and cannot be a folder, too`},
 		"file is the folder":      {`[{path: shop/db, file: a/}, {path: shop/db, key: a, file: a}]`, `objects[1]: file: "a" is a folder for objects[0]`},
-		"decimal mode":            {`[{path: shop/db, key: a, file: a, mode: 384}]`, `objects[0]: mode: "384" is not an octal mode from "0000" to "0777", such as "0400"`},
+		"decimal mode":            {`[{path: shop/db, key: a, file: a, mode: 384}]`, `objects[0]: mode: "384" is the decimal number that YAML tools make of 0600; write "0600", in quotes`},
+		"decimal mode, octal too": {`[{path: shop/db, key: a, file: a, mode: 256}]`, `objects[0]: mode: "256" is the decimal number that YAML tools make of 0400; write "0400", in quotes, or "0256" if that is meant`},
+		"a line break":            {`[{path: shop/db, key: a, file: "a\nb"}]`, `objects[0]: file: "a\nb" holds '\n'; no name has control, invisible or bidirectional characters`},
+		"args that are none":      {`[{path: shop/db, key: a, file: a, args: }]`, "objects[0]: args: is empty; give it a value, or write args: {} for a write without arguments"},
 		"mode with setuid":        {`[{path: shop/db, key: a, file: a, mode: "4755"}]`, `objects[0]: mode: "4755" is not an octal mode from "0000" to "0777", such as "0400"`},
 		"letters for a mode":      {`[{path: shop/db, key: a, file: a, mode: u+r}]`, `objects[0]: mode: "u+r" is not an octal mode from "0000" to "0777", such as "0400"`},
 		"optional is a text":      {`[{path: shop/db, key: a, file: a, optional: "yes"}]`, "objects[0]: optional: is not true or false"},
@@ -181,6 +186,9 @@ func TestKeysThatAreNoFiles(t *testing.T) {
 		"":       `key "" cannot be a file: is empty`,
 		".":      `key "." cannot be a file: "." is not a clean path; write it without empty, "." and ".." parts`,
 		"\xff":   `key "\xff" cannot be a file: it is not UTF-8`,
+		"a\nb":   `key "a\nb" cannot be a file: "a\nb" holds '\n'; no name has control, invisible or bidirectional characters`,
+		"\u202e": `key "\u202e" cannot be a file: "\u202e" holds '\u202e'; no name has control, invisible or bidirectional characters`,
+		"\u3164": "key \"\u3164\" cannot be a file: \"\u3164\" holds '\\u3164'; no name has control, invisible or bidirectional characters",
 	} {
 		w.memory.Set("shop/odd", map[string]any{key: canary})
 		w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/odd, file: ./}]"), codes.FailedPrecondition,
@@ -193,54 +201,64 @@ func TestKeysThatAreNoFiles(t *testing.T) {
 		`objects[0]: secret "shop/odd" of store "default": not found: no such key "b"; check the key, or say optional: true`)
 }
 
-func FuzzParseRequest(f *testing.F) {
-	for _, objects := range []string{oneKey, "", "[]", "- {path: a/b, file: ./, mode: 0400, optional: true}", "- &a {path: x}\n- *a", "- {<<: {}}", "[[[[", "- path: !!binary YQ==", "- {path: a, key: null, file: ~}"} {
-		attributes, err := providertest.Volume{Pod: pod("shop", "api"), Class: "app", Parameters: map[string]string{"objects": objects}, Tokens: map[string]string{audience: "x"}}.Attributes()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(attributes)
+func TestMistakesAreNotRemembered(t *testing.T) {
+	w := start(t)
+	for _, namespace := range []string{"shop", "blog", "shop"} {
+		const objects = `[{path: shop/db, key: a, fiel: a}]`
+		w.refused(t, w.volume(pod(namespace, "api"), objects), codes.InvalidArgument, "bad request: SecretProviderClass "+namespace+
+			"/app has 2 mistakes:\n  objects[0]: unknown field \"fiel\"; did you mean \"file\"?\n  objects[0]: file: missing; name the file to write, or a folder (\"tls/\") for one file per key")
 	}
-	f.Fuzz(checkParsed)
 }
 
-func FuzzParseObjects(f *testing.F) {
-	for _, objects := range []string{oneKey, "- {path: a/b, file: ./}", "- {path: a/b, key: c.0, file: d/e, mode: \"0400\"}"} {
-		f.Add(objects)
-	}
-	for _, documented := range readForms(f) {
-		f.Add(documented.Objects)
-	}
-	f.Fuzz(func(t *testing.T, objects string) {
-		attributes, err := json.Marshal(map[string]string{
-			"objects": objects, "csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "n",
-			"csi.storage.k8s.io/pod.uid": "u", "csi.storage.k8s.io/serviceAccount.name": "s",
+// Two pods of one class share what it means, and nothing else: with -race, and with
+// every form of object at once.
+func TestPodsShareAClass(t *testing.T) {
+	w := start(t)
+	const objects = `
+- {path: team/db, key: password, file: password}
+- {path: team/db, file: all/}
+- {path: team/db, format: yaml, file: all.yaml}
+- {path: team/db, template: '{{ .password | default "none" }} {{ range $k, $v := (secret "team/more") }}{{ $k }}={{ $v | upper }}{{ end }}', file: text}
+- {path: team/absent, key: a, file: absent, optional: true}
+`
+	w.memory.Set("team/db", map[string]any{"password": canary, "user": "team"})
+	w.memory.Set("team/more", map[string]any{"a": "x", "b": "y"})
+	team := w.volume(pod("team", "api"), objects)
+	stranger := w.volume(pod("blog", "api"), objects)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 5 {
+				files, _, err := w.mount(t, team)
+				if err != nil || files["text"] != canary+" a=Xb=Y" || files["all/user"] != "team" || len(files) != 5 {
+					t.Errorf("got %q, %v", files, err)
+				}
+			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkParsed(t, string(attributes))
-	})
+		all.Go(func() {
+			for range 5 {
+				if _, _, err := w.mount(t, stranger); status.Code(err) != codes.PermissionDenied {
+					t.Errorf("a pod of another namespace: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
-// checkParsed checks what must hold of any attributes: reading them twice gives
-// the same, and what is accepted is safe to read from a store and to write.
-func checkParsed(t *testing.T, attributes string) {
-	t.Helper()
-	stores := map[string]provider.Features{"default": {}, "vault": {Roles: true, Versions: true}}
-	request, err := provider.ParseRequest(attributes, stores)
-	again, errAgain := provider.ParseRequest(attributes, stores)
-	if (err == nil) != (errAgain == nil) || len(request.Objects) != len(again.Objects) {
-		t.Fatal("the same text is read in two ways")
+// What an execution says of its mistakes is the template's, whoever shares it.
+func TestPodsShareABrokenTemplate(t *testing.T) {
+	w := start(t)
+	w.memory.Set("shop/db", map[string]any{"list": []any{"a"}})
+	v := w.volume(pod("shop", "api"), `[{path: shop/db, template: '{{ range .list }}{{ $.absent.deep }}{{ end }}', file: f}]`)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			_, _, err := w.mount(t, v)
+			if !strings.Contains(statusText(err), `at <$.absent.deep>: there is no key "absent"`) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
-	if err != nil {
-		return
-	}
-	for _, o := range request.Objects {
-		path, errPath := store.ParsePath(o.Secret.Path.String())
-		file := []*v1alpha1.File{{Path: filepath.Join(o.File, "key")}}
-		if errPath != nil || path != o.Secret.Path || fileutil.Validate(file) != nil || o.Mode&^0o777 != 0 {
-			t.Errorf("accepted %+v", o)
-		}
-	}
+	all.Wait()
 }

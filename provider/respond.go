@@ -9,34 +9,50 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
+
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/secret"
 )
 
-// ErrTooLarge says that the files do not fit into one answer to the driver.
+// ErrTooLarge is the error of files beyond one answer to the driver.
 var ErrTooLarge = errors.New("the files are too large")
 
-// maxResponse is what the driver's grpc client takes. One byte more and the mount
-// fails there with ResourceExhausted, which is not a final code.
+// maxResponse is the limit of the driver's grpc client. One byte more and the mount fails
+// there with ResourceExhausted, which is not a final code.
 const maxResponse = 4 << 20
 
-// maxSynced is what a Kubernetes Secret holds.
+// maxSynced is the limit of a Kubernetes Secret.
 const maxSynced = 1 << 20
 
-// placeholder is the one file of a mount whose objects are all optional and
-// absent: the driver keeps old files in place on an empty list.
+// placeholder is the one file of a mount without any, since its objects are all optional
+// and absent: the driver keeps old files in place on an empty list.
 const placeholder = ".keymount"
 
-// respond puts files and versions together, all of them or an error.
-func (p *Provider) respond(r Request, files []File) (*v1alpha1.MountResponse, error) {
-	if len(files) == 0 {
-		files = []File{{Path: placeholder, Mode: defaultMode}}
+// File is one file of the answer.
+type File struct {
+	Path     string
+	Mode     int32
+	Store    string // the origin of the content
+	Contents secret.Bytes
+}
+
+// atLeastOne has the placeholder where there is no file.
+func atLeastOne(files []File) []File {
+	if len(files) > 0 {
+		return files
 	}
-	made, versions := make([]v1alpha1.File, len(files)), make([]v1alpha1.ObjectVersion, len(files))
+	return []File{{Path: placeholder, Mode: class.DefaultMode}}
+}
+
+// respond puts files and their versions together, all of them or an error.
+func respond(files []File, versions []string) (*v1alpha1.MountResponse, error) {
+	made, named := make([]v1alpha1.File, len(files)), make([]v1alpha1.ObjectVersion, len(files))
 	m := v1alpha1.MountResponse{Files: make([]*v1alpha1.File, len(files)), ObjectVersion: make([]*v1alpha1.ObjectVersion, len(files))}
-	for i, version := range p.versions.of(r, files) {
+	for i := range files {
 		f := &files[i]
 		made[i] = v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
-		versions[i] = v1alpha1.ObjectVersion{Id: f.Path, Version: version}
-		m.Files[i], m.ObjectVersion[i] = &made[i], &versions[i]
+		named[i] = v1alpha1.ObjectVersion{Id: f.Path, Version: versions[i]}
+		m.Files[i], m.ObjectVersion[i] = &made[i], &named[i]
 	}
 	if size := proto.Size(&m); size > maxResponse {
 		return nil, tooLarge(size, files)
@@ -49,9 +65,8 @@ func tooLarge(size int, files []File) error {
 		ErrTooLarge, size, maxResponse, heaviest(files))
 }
 
-// warnings are what the log line of a good mount has to say: a Kubernetes Secret
-// that the driver syncs from these files would fail, and only the driver knows
-// whether one is wanted.
+// warnings are for the log line of a good mount: a Kubernetes Secret synced by the driver
+// from these files would fail, and only the driver knows of its plans for one.
 func warnings(files []File) []string {
 	size := 0
 	for _, f := range files {

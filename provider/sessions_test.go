@@ -6,15 +6,17 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -27,19 +29,19 @@ type loginStore struct {
 	revoked map[string]bool
 }
 
-func (l *loginStore) Login(_ context.Context, i auth.Identity, _ secret.Bytes, role string) (auth.Login, error) {
+func (l *loginStore) Login(_ context.Context, i auth.Identity, _ secret.Bytes, role string) (login.Login, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.logins = append(l.logins, i.Namespace+"/"+i.ServiceAccount+" as "+role)
 	if role == "unbound" {
-		return auth.Login{}, fmt.Errorf("%w: login as role %q", store.ErrDenied, role)
+		return login.Login{}, store.Denied.Errorf("login as role %q", role)
 	}
-	return auth.Login{Token: secret.New(fmt.Appendf(nil, "token-%d", len(l.logins)))}, nil
+	return login.Login{Token: secret.New(fmt.Appendf(nil, "token-%d", len(l.logins)))}, nil
 }
 
-func (l *loginStore) Resolve(_ context.Context, _ store.Session, ref store.Ref) (store.Resolved, error) {
+func (l *loginStore) Resolve(_ context.Context, _ store.Caller, ref store.Ref) (store.Resolved, error) {
 	if first := ref.Path.Segments()[0]; first == "nowhere" {
-		return store.Resolved{}, fmt.Errorf("%w: nothing is mounted at %q", store.ErrNotFound, first)
+		return store.Resolved{}, store.NotFound.Errorf("nothing is mounted at %q", first)
 	}
 	return resolve(ref)
 }
@@ -56,42 +58,35 @@ func resolve(ref store.Ref) (store.Resolved, error) {
 	return store.Resolved{Path: path}, err
 }
 
-func (l *loginStore) Read(ctx context.Context, session store.Session, ref store.Ref) (store.Value, error) {
+func (l *loginStore) Read(ctx context.Context, caller store.Caller, ref store.Ref) (store.Value, error) {
 	l.mu.Lock()
-	ended := l.revoked[string(session.Token.Reveal())]
+	ended := l.revoked[string(caller.Login.Reveal())]
 	l.mu.Unlock()
 	if ended {
-		return store.Value{}, fmt.Errorf("%w: revoked", store.ErrSession)
+		return store.Value{}, store.Ended.Errorf("revoked")
 	}
 	resolved, err := resolve(ref)
 	if err != nil {
 		return store.Value{}, err
 	}
-	return l.Memory.Read(ctx, session, store.Ref{Path: resolved.Path})
+	return l.Memory.Read(ctx, caller, store.Ref{Path: resolved.Path})
 }
 
-func startWithLogins(t *testing.T) (*world, *loginStore) {
-	t.Helper()
-	return startCounted(t, nil)
-}
-
-func startCounted(t *testing.T, metrics *provider.Metrics) (*world, *loginStore) {
+func startWithLogins(t *testing.T, more ...func(*world, *setup)) (*world, *loginStore) {
 	t.Helper()
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
-	w := start(t, func(_ *world, s *setup) {
-		s.options.Metrics = metrics
-		s.options.Backends[0].Store = metrics.CountReads("default", s.options.Backends[0].Store)
+	w := start(t, append(more, func(_ *world, s *setup) {
 		compiled, err := access.Compile("access", []access.Rule{{
 			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}", "unbound"}, Paths: []string{"{namespace}/**", "meta/*", "*/shop"},
-		}}, true)
+		}}, access.Kind{Roles: access.Required, Writes: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.options.Backends = append(s.options.Backends, provider.Backend{
-			Name: "logins", Audience: audience, Rules: compiled, Features: provider.Features{Roles: true},
-			Store: store.LogIn(metrics.CountReads("logins", l), auth.NewSessions(metrics.CountLogins("logins", l), false, time.Now), time.Now),
+			Name: "logins", Audience: audience, Rules: compiled, Class: class.Store{Traits: kind.Traits{Roles: access.Required}},
+			Store: direct(storetest.LayersOf(l, l)), Resolves: true,
 		})
-	})
+	})...)
 	l.Set("shop/db", map[string]any{"password": canary})
 	return w, l
 }

@@ -5,19 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/contain"
+	"github.com/keymount/keymount/record"
 	"github.com/keymount/keymount/store"
 )
 
-// maxMessage keeps an error readable in an event; Kubernetes cuts at 1 KiB.
-const maxMessage = 8 << 10
+// maxFailures is how many failures one error spells out.
+const maxFailures = 20
+
+// errStopping is the answer of a mount that takes longer than a stop can.
+var errStopping = errors.New("keymount is stopping; the next try is answered when it has started again")
+
+// errRecord: a Recorder failed, and with it the mount.
+var errRecord = errors.New("the record of this mount cannot be written")
 
 // statusOf gives an error its gRPC code, in this one place.
 //
@@ -32,25 +39,27 @@ func statusOf(err error) error {
 }
 
 func codeOf(err error) codes.Code {
-	var panicked *store.Panic
+	var panicked *contain.Panic
 	for _, kind := range []struct {
 		is   bool
 		code codes.Code
 	}{
 		{errors.As(err, &panicked), codes.Internal},
-		{errors.Is(err, ErrRequest), codes.InvalidArgument},
+		{errors.Is(err, class.ErrRequest), codes.InvalidArgument},
 		{errors.Is(err, auth.ErrToken), codes.Unauthenticated},
 		{errors.Is(err, access.ErrDenied), codes.PermissionDenied},
-		{errors.Is(err, store.ErrDenied), codes.PermissionDenied},
-		{errors.Is(err, store.ErrDoubt), codes.PermissionDenied},
-		{errors.Is(err, store.ErrSession), codes.PermissionDenied},
-		{errors.Is(err, store.ErrNotFound), codes.NotFound},
+		{errors.Is(err, store.Denied), codes.PermissionDenied},
+		{errors.Is(err, store.Doubt), codes.PermissionDenied},
+		{errors.Is(err, store.Ended), codes.PermissionDenied},
+		{errors.Is(err, store.NotFound), codes.NotFound},
 		{errors.Is(err, ErrTooLarge), codes.FailedPrecondition},
-		{errors.Is(err, store.ErrInvalid), codes.FailedPrecondition},
-		{errors.Is(err, store.ErrUnavailable), codes.FailedPrecondition},
+		{errors.Is(err, store.Invalid), codes.FailedPrecondition},
+		{errors.Is(err, store.Unavailable), codes.FailedPrecondition},
 		{errors.Is(err, auth.ErrKeys), codes.FailedPrecondition},
+		{errors.Is(err, errStopping), codes.FailedPrecondition},
 		{errors.Is(err, context.DeadlineExceeded), codes.FailedPrecondition},
 		{errors.Is(err, context.Canceled), codes.FailedPrecondition},
+		{errors.Is(err, errRecord), codes.FailedPrecondition},
 	} {
 		if kind.is {
 			return kind.code
@@ -59,26 +68,14 @@ func codeOf(err error) codes.Code {
 	return codes.Internal
 }
 
-// joined is errors.Join for a message that people read: the rest is counted.
+// joined is errors.Join for a readable message: beyond a few errors the rest is counted.
 func joined(failures []error) error {
 	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
-	if more := len(failures) - maxMistakes; more > 0 {
-		failures = append(failures[:maxMistakes:maxMistakes], fmt.Errorf("and %d more", more))
+	if more := len(failures) - maxFailures; more > 0 {
+		failures = append(failures[:maxFailures:maxFailures], fmt.Errorf("and %d more", more))
 	}
 	return errors.Join(failures...)
 }
 
-// message is err's text in what a gRPC status and an event can hold.
-func message(err error) string { return cut(err.Error()) }
-
-func cut(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= maxMessage {
-		return text
-	}
-	end := maxMessage
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + " ... (cut)"
-}
+// message is err's text at the size of a gRPC status and an event.
+func message(err error) string { return record.Fit(err.Error()) }

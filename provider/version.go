@@ -7,28 +7,31 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/regular"
 	"github.com/keymount/keymount/internal/secret"
 )
 
 // minVersionKey is the length of SHA-256's output: a shorter key is the weakest part.
 const minVersionKey = sha256.Size
 
-// versioner derives the versions of files from their content, so that a version
-// changes exactly when the bytes do, agrees across nodes and restarts, and tells
-// nobody whether two identities hold the same secret.
+// maxVersionKey is more than any key has.
+const maxVersionKey = 64 << 10
+
+// versioner derives the versions of files from their content: a version changes exactly
+// with the bytes, agrees across nodes and restarts, and does not betray that two
+// identities hold the same secret.
 type versioner struct{ key secret.Bytes }
 
-// of has for each file base64url(HMAC-SHA256(key, namespace, service account,
-// store, file, bytes)), each part behind its length so that no two lists of parts
-// look alike.
-func (v versioner) of(r Request, files []File) []string {
+// of has for each file base64url(HMAC-SHA256(key, namespace, service account, store, file,
+// bytes)), each part behind its length: no two lists of parts look alike.
+func (v versioner) of(pod auth.Pod, files []File) []string {
 	mac := hmac.New(sha256.New, v.key.Reveal())
 	versions := make([]string, len(files))
 	head, sum, text := make([]byte, 0, 256), make([]byte, 0, sha256.Size), make([]byte, 0, 2*sha256.Size)
 	for i, f := range files {
-		head = appendParts(head[:0], r.Pod.Namespace, r.Pod.ServiceAccount, f.Store, f.Path)
+		head = appendParts(head[:0], pod.Namespace, pod.ServiceAccount, f.Store, f.Path)
 		contents := f.Contents.Reveal()
 		mac.Reset()
 		mac.Write(binary.BigEndian.AppendUint64(head, uint64(len(contents))))
@@ -40,8 +43,8 @@ func (v versioner) of(r Request, files []File) []string {
 	return versions
 }
 
-// appendParts puts each part behind its length: two lists of parts that differ make
-// two texts.
+// appendParts puts each part behind its length: two different lists of parts make two
+// texts.
 func appendParts(text []byte, parts ...string) []byte {
 	for _, part := range parts {
 		text = append(binary.BigEndian.AppendUint64(text, uint64(len(part))), part...)
@@ -51,7 +54,7 @@ func appendParts(text []byte, parts ...string) []byte {
 
 // ReadVersionKey reads a versionKeyFile of keymount.yaml.
 func ReadVersionKey(file string) (secret.Bytes, error) {
-	key, err := os.ReadFile(file)
+	key, err := regular.Read(file, maxVersionKey)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("versionKeyFile: %w", err)
 	}

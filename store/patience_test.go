@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRetryUntilAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := newShop()
-		memory.Behave(failing(3, store.ErrUnavailable, memory))
+		memory.Behave(failing(3, store.Unavailable, memory))
 		start := time.Now()
 		value, err := patiently(t.Context(), memory, shopDB(t))
 		if err != nil {
@@ -43,8 +43,8 @@ func TestRetryEndsWithTheLastCause(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 		defer cancel()
 		memory, start := newShop(), time.Now()
-		memory.Behave(func(context.Context, store.Session, store.Ref) error {
-			return fmt.Errorf("%w: attempt %d", store.ErrUnavailable, memory.Reads())
+		memory.Behave(func(context.Context, store.Caller, store.Ref) error {
+			return store.Unavailable.Errorf("attempt %d", memory.Reads())
 		})
 		_, err := patiently(ctx, memory, shopDB(t))
 		if want := fmt.Sprintf("store unavailable: attempt %d", memory.Reads()); err == nil || err.Error() != want {
@@ -61,7 +61,7 @@ func TestRetryEndsWithTheLastCause(t *testing.T) {
 }
 
 func TestRetryOnlyUnavailable(t *testing.T) {
-	for _, kind := range []error{store.ErrNotFound, store.ErrDenied, store.ErrInvalid} {
+	for _, kind := range []error{store.NotFound, store.Denied, store.Invalid} {
 		t.Run(kind.Error(), func(t *testing.T) {
 			memory := newShop()
 			memory.Behave(failing(1, kind, memory))
@@ -79,12 +79,12 @@ func TestRetryOnlyUnavailable(t *testing.T) {
 // A credential that may have been made is not asked for twice.
 func TestWhatMayBeDoneIsNotAskedAgain(t *testing.T) {
 	memory := newShop()
-	memory.Behave(func(context.Context, store.Session, store.Ref) error {
-		return fmt.Errorf("%w: the answer breaks off", store.Uncertain(store.ErrUnavailable))
+	memory.Behave(func(context.Context, store.Caller, store.Ref) error {
+		return &store.Error{Reason: store.Unavailable, Said: "the answer breaks off", Uncertain: true}
 	})
 	_, err := patiently(t.Context(), memory, shopDB(t))
 	const want = "store unavailable, and it may have been done: the answer breaks off"
-	if !errors.Is(err, store.ErrUnavailable) || err.Error() != want || memory.Reads() != 1 {
+	if !errors.Is(err, store.Unavailable) || err.Error() != want || memory.Reads() != 1 {
 		t.Errorf("%d reads, error %v", memory.Reads(), err)
 	}
 }
@@ -92,11 +92,11 @@ func TestWhatMayBeDoneIsNotAskedAgain(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory, began := newShop(), time.Now()
-		memory.Behave(func(context.Context, store.Session, store.Ref) error {
+		memory.Behave(func(context.Context, store.Caller, store.Ref) error {
 			if memory.Reads() > 1 {
 				return nil
 			}
-			return store.RetryAfter(fmt.Errorf("%w: throttled", store.ErrUnavailable), 7*time.Second)
+			return &store.Error{Reason: store.Unavailable, Said: "throttled", RetryAfter: 7 * time.Second}
 		})
 		if _, err := patiently(t.Context(), memory, shopDB(t)); err != nil || time.Since(began) != 7*time.Second {
 			t.Errorf("got %v after %s", err, time.Since(began))
@@ -105,7 +105,7 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func patiently(ctx context.Context, s store.Store, ref store.Ref) (store.Value, error) {
-	return store.Patiently(ctx, func() (store.Value, error) { return s.Read(ctx, store.Session{}, ref) })
+	return store.Patiently(ctx, func() (store.Value, error) { return s.Read(ctx, store.Caller{}, ref) })
 }
 
 func newShop() *storetest.Memory {
@@ -124,11 +124,32 @@ func shopDB(t *testing.T) store.Ref {
 }
 
 // failing fails the first reads and lets the later ones through.
-func failing(times int, kind error, memory *storetest.Memory) func(context.Context, store.Session, store.Ref) error {
-	return func(context.Context, store.Session, store.Ref) error {
+func failing(times int, kind error, memory *storetest.Memory) func(context.Context, store.Caller, store.Ref) error {
+	return func(context.Context, store.Caller, store.Ref) error {
 		if memory.Reads() > times {
 			return nil
 		}
 		return fmt.Errorf("%w: on purpose", kind)
 	}
+}
+
+// A call that waits for a store goes on at once when it answers again, with short pauses.
+func TestRetryWhenTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back, tries, start := make(chan struct{}), 0, time.Now()
+		time.AfterFunc(10*time.Second, func() { close(back) })
+		took, err := store.Patiently(t.Context(), func() (time.Duration, error) {
+			tries++
+			switch tries {
+			case 1:
+				return 0, &store.Error{Reason: store.Unavailable, RetryAfter: time.Minute, Back: back}
+			case 2:
+				return 0, store.Unavailable
+			}
+			return time.Since(start), nil
+		})
+		if err != nil || tries != 3 || took < 10*time.Second || took > 10*time.Second+200*time.Millisecond {
+			t.Errorf("%d tries, the last after %s, %v", tries, took, err)
+		}
+	})
 }

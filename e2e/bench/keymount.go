@@ -99,14 +99,15 @@ func (k *keymount) configure(ctx context.Context, folder, address string, c *clu
 		return fmt.Errorf("find a free port: %w", err)
 	}
 	config := fmt.Sprintf(`stores:
-  - name: %s
-    vault: {addresses: [%s], auth: {method: jwt}}
+  - name: %[1]s
+    vault: {addresses: [%[2]s], auth: {method: jwt}}
     access: [{namespaces: ["*"], serviceAccounts: ["*"], roles: ["*"], paths: ["secret/**"]}]
-    refresh: %s
-issuers: [{keys: file, issuer: %q, keysFile: jwks.json}]
-sockets: [%s]
+    refresh: %[3]s
+    refreshMax: %[3]s
+issuers: [{keys: file, issuer: %[4]q, keysFile: jwks.json}]
+sockets: [%[5]s]
 versionKeyFile: version.key
-metrics: %s
+metrics: %[6]s
 `, storeName, address, o.Refresh, c.issuer.Name, k.socket, k.metrics)
 	for name, content := range map[string]string{"keymount.yaml": config, "jwks.json": string(keys), "version.key": rand.Text() + rand.Text()} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {

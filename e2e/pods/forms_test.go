@@ -288,6 +288,9 @@ func (c certificates) describe(content string) string {
 			return "(PKCS#12 of the key and its chain)"
 		}
 	}
+	if trusted, err := pkcs12.DecodeTrustStore([]byte(content), formPassword); err == nil {
+		return fmt.Sprintf("(PKCS#12 of %d certificates)", len(trusted))
+	}
 	for name, part := range c {
 		content = strings.ReplaceAll(content, part, name)
 	}

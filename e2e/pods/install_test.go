@@ -237,7 +237,7 @@ func (s *suite) values(t *testing.T) string {
 		if vault, ok := store["vault"].(map[string]any); ok {
 			vault["addresses"] = []string{s.vaultAddress}
 			store["access"] = append(rules, rule("roles", "e2e", "secret/e2e/**"))
-			store["refresh"] = quickRefresh
+			store["refresh"], store["refreshMax"] = quickRefresh, quickRefresh
 		} else {
 			store["access"] = append(rules, rule("", "", "forms/**"))
 		}
@@ -251,7 +251,7 @@ func (s *suite) values(t *testing.T) string {
 	if s.cluster != nil {
 		stores = append(stores, map[string]any{ // the same Vault with keymount's own refresh
 			"name": "steady", "vault": map[string]any{"addresses": []string{s.vault.Address()}},
-			"access": []any{rule("roles", "e2e", "secret/e2e/**")},
+			"access": []any{rule("roles", "e2e", "secret/e2e/**")}, "refreshMax": "1m", // which is refresh
 		})
 	}
 	config["stores"] = stores

@@ -13,25 +13,25 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// component is what objects of keymount's making say of their maker.
+// component is the maker named in objects made by keymount.
 const component = "keymount"
 
-// inCluster is how the pod that this process runs in reaches the API server. what
-// needs it begins the error.
-func inCluster(what string) (*rest.Config, error) {
+// inCluster is the way to the API server from the pod of this process. feature begins the
+// error.
+func inCluster(feature string) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if err != nil {
-		return nil, fmt.Errorf("%s: works only in a pod: %w", what, err)
+		return nil, fmt.Errorf("%s: works only in a pod: %w", feature, err)
 	}
 	return config, nil
 }
 
-// coreClient speaks of the core group's objects as JSON, without their types: those are
-// the largest part of a program that links them. limit ends each of its requests; zero
-// does not.
+// coreClient reads and writes objects of the core group as JSON, without their types: these
+// are the largest part of a program that links them. limit ends each request; zero is no
+// limit.
 func coreClient(config *rest.Config, limit time.Duration) (*rest.RESTClient, error) {
 	scheme, core := runtime.NewScheme(), schema.GroupVersion{Version: "v1"}
-	meta.AddToGroupVersion(scheme, core) // the API server's failures
+	meta.AddToGroupVersion(scheme, core) // for the API server's failures
 	config = rest.CopyConfig(config)
 	config.Timeout = limit
 	config.APIPath = "/api"
@@ -44,7 +44,7 @@ func coreClient(config *rest.Config, limit time.Duration) (*rest.RESTClient, err
 	return client, nil
 }
 
-// create posts an object as it is written in JSON.
+// create posts an object as JSON.
 func create(ctx context.Context, client *rest.RESTClient, namespace, resource string, object any) error {
 	text, err := json.Marshal(object)
 	if err != nil {

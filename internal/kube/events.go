@@ -19,36 +19,34 @@ import (
 )
 
 const (
-	// waitingEvents is how many events may wait for the API server; more are dropped.
+	// waitingEvents bounds the queue of events for the API server; more are dropped.
 	waitingEvents = 256
-	// dropsEvery is how often the log tells at most that events were dropped.
+	// dropsEvery is the least time between two log lines about dropped events.
 	dropsEvery = time.Minute
-	// stopLimit is what events that wait at the stop get.
-	stopLimit = 2 * time.Second
-	// maxEventMessage and maxEventName are what the API server takes of each.
+	// stopLimit is the time to write the queued events at the stop.
+	stopLimit = time.Second
+	// maxEventMessage and maxEventName are the limits of the API server.
 	maxEventMessage = 1024
 	maxEventName    = 253
-	// quiet is how long a message that says nothing new is only counted.
+	// quiet is how long a repeated message is only counted.
 	quiet = 5 * time.Minute
-	// pace is how long everything is only counted after an event was changed: a
-	// message that names a port or a time is news every time.
+	// pace is how long every message is only counted after a change of the event: a message
+	// with a port or a time differs every time.
 	pace = time.Minute
-	// maxTopics bounds what is remembered of events.
+	// maxTopics bounds the remembered topics.
 	maxTopics = 4096
 )
 
-// Events writes events onto pods, where `kubectl describe pod` shows them. It
-// needs the right to create and patch events. Repeated ones are counted in one
-// object, and what is said again and again is sent every five minutes, or every
-// minute if the words differ.
-// (client-go's recorder does the same with strategic merge patches, whose schema
-// reader would bring fifteen modules into the program.)
+// Events writes events onto pods, where `kubectl describe pod` shows them. It needs the right
+// to create and patch events. Repeated events are counted in one object, sent every five
+// minutes, or every minute if the messages differ. (client-go's recorder does the same with
+// strategic merge patches, whose schema reader would bring fifteen modules into the program.)
 type Events struct {
 	client  *rest.RESTClient
 	node    string
 	now     func() time.Time
 	queue   chan event
-	dropped atomic.Int64 // and not told yet
+	dropped atomic.Int64 // not logged yet
 }
 
 type event struct {
@@ -56,8 +54,8 @@ type event struct {
 	class, kind, reason, message string
 }
 
-// ClusterEvents writes to the cluster that this process is a pod of. node names
-// this node, and may be empty.
+// ClusterEvents writes to the cluster of this process's pod. node names this node, and may be
+// empty.
 func ClusterEvents(node string, now func() time.Time) (*Events, error) {
 	config, err := inCluster("events")
 	if err != nil {
@@ -75,14 +73,14 @@ func EventsTo(config *rest.Config, node string, now func() time.Time) (*Events, 
 	return &Events{client: client, node: node, now: now, queue: make(chan event, waitingEvents)}, nil
 }
 
-// Warning tells of something about a class in a pod that the pod's owner should
-// mend. It never waits: without a Run, or with an API server that does not keep up,
-// events are dropped, and Run logs how many.
+// Warning tells the pod's owner about a fault to mend in a class of a pod. It never waits:
+// without a Run, or with an API server that does not keep up, events are dropped, and Run
+// logs how many.
 func (e *Events) Warning(pod auth.Pod, class, reason, message string) {
 	e.put(event{pod, class, "Warning", reason, message})
 }
 
-// Normal tells of something that went well.
+// Normal reports a success.
 func (e *Events) Normal(pod auth.Pod, class, reason, message string) {
 	e.put(event{pod, class, "Normal", reason, message})
 }
@@ -95,8 +93,8 @@ func (e *Events) put(one event) {
 	}
 }
 
-// Run writes events until ctx ends, and returns when those that wait by then are
-// written, two seconds later at most. What it cannot write it logs and forgets.
+// Run writes events until ctx ends, and then the queued ones, for two seconds at most. It
+// logs and drops events that it cannot write.
 func (e *Events) Run(ctx context.Context, log *slog.Logger) {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -117,7 +115,7 @@ func (e *Events) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// finish writes what waits, until ctx ends.
+// finish writes the queued events, until ctx ends.
 func (e *Events) finish(ctx context.Context, log *slog.Logger, written map[topic]record) {
 	for len(e.queue) > 0 && ctx.Err() == nil {
 		e.handle(ctx, log, written, <-e.queue)
@@ -145,11 +143,11 @@ func (e *Events) handle(ctx context.Context, log *slog.Logger, written map[topic
 	}
 }
 
-// topic is what one event object tells of, again and again: a class is a volume of
-// the pod, and each fails for itself.
+// topic identifies one event object: a class is a volume of the pod, and each fails for
+// itself.
 type topic struct{ uid, class, reason string }
 
-// record is an event object that was written.
+// record is a written event object.
 type record struct {
 	name    string
 	count   int32
@@ -158,8 +156,8 @@ type record struct {
 	patched time.Time // the last try; zero for none
 }
 
-// news says whether now is worth a request after r: other words at once, unless
-// they come in a stream, and the same words after a while.
+// news tells whether now is worth a request after r: a new message at once, unless messages
+// come in a stream, and the same message after a while.
 func (r record) news(now record) bool {
 	if now.at.Sub(r.patched) < pace {
 		return false
@@ -178,12 +176,12 @@ func (e *Events) write(ctx context.Context, written map[topic]record, one event)
 		return nil
 	}
 	if !known && len(written) >= maxTopics {
-		clear(written) // the next ones become new objects, which is no harm
+		clear(written) // the next ones become new objects, which does no harm
 	}
 	var err error
 	if known {
 		now.patched, last.patched = now.at, now.at
-		written[key] = last // should the patch fail
+		written[key] = last // in case the patch fails
 		err = e.patch(ctx, one.pod.Namespace, now)
 	}
 	if !known || errors.IsNotFound(err) { // the API server keeps events for an hour
@@ -196,8 +194,8 @@ func (e *Events) write(ctx context.Context, written map[topic]record, one event)
 	return err
 }
 
-// eventName is what client-go calls an event of a pod, which alone may be as long
-// as a name can be. Each part of a name between dots ends in a letter or a digit.
+// eventName is client-go's name for an event of a pod, whose own name may already have the
+// full length. Each part of a name between dots ends in a letter or a digit.
 func eventName(pod string, at time.Time) string {
 	suffix := fmt.Sprintf(".%x", at.UnixNano())
 	if most := maxEventName - len(suffix); len(pod) > most {

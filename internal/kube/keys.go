@@ -1,9 +1,9 @@
-// Package kube is all that talks to the Kubernetes API server; client-go lives
-// here alone. The keys that tokens are signed with take no rights of keymount's
-// own: every service account may read them (system:service-account-issuer-discovery).
-// Events take the right to create and patch events, volumes that are gone the right to
-// list and watch the driver's objects of them, and the version key's Secret, which an
-// installation makes once, the right to create Secrets in one namespace.
+// Package kube makes all requests to the Kubernetes API server; client-go lives here alone.
+// The keys of token issuers need no rights of keymount's own: every service account may read
+// them (system:service-account-issuer-discovery). Events need the right to create and patch
+// events, the watch for volumes that are gone the right to list and watch the driver's
+// objects of them, and the version key's Secret, made once by an installation, the right to
+// create Secrets in one namespace.
 package kube
 
 import (
@@ -20,9 +20,8 @@ import (
 // requestLimit ends one request to the API server.
 const requestLimit = 5 * time.Second
 
-// ClusterKeys is the API server of the cluster that this process is a pod of, as
-// the source of its own issuer's keys. issuer is the name it must have; empty
-// takes the API server's word.
+// ClusterKeys is the API server of this process's cluster, as the source of its own issuer's
+// keys. issuer is the required name; empty takes it from the API server.
 func ClusterKeys(issuer string) (auth.DiscoveryKeys, error) {
 	config, err := rest.InClusterConfig()
 	if errors.Is(err, rest.ErrNotInCluster) {
@@ -42,8 +41,8 @@ func KeysFrom(config *rest.Config, issuer string) (auth.DiscoveryKeys, error) {
 	if err != nil {
 		return auth.DiscoveryKeys{}, fmt.Errorf("reach the API server: %w", err)
 	}
-	// The document's jwks_uri may point to an address that only the outside can
-	// reach; the API server itself always answers here.
+	// The document's jwks_uri may be reachable from outside only; the API server itself
+	// always answers here.
 	base := strings.TrimSuffix(config.Host, "/")
 	return auth.DiscoveryKeys{Issuer: issuer, Base: base, KeysURL: base + "/openid/v1/jwks", Client: client}, nil
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/keymount/keymount/internal/secret"
 )
 
-// CreateSecretOnce makes a Secret with one key, in the cluster that this process is
-// a pod of, and says whether it did: one that is there already stays as it is. It
-// needs the right to create Secrets in that namespace and no other.
+// CreateSecretOnce makes a Secret with one key, in the cluster of this process's pod, and
+// tells whether it did: an existing one stays as it is. It needs the right to create Secrets
+// in that namespace and no other.
 func CreateSecretOnce(ctx context.Context, namespace, name, key string, value secret.Bytes) (bool, error) {
 	config, err := inCluster("the Secret of the version key")
 	if err != nil {
@@ -32,7 +32,7 @@ func CreateSecretOnceAt(ctx context.Context, config *rest.Config, namespace, nam
 		"metadata": map[string]any{
 			"namespace": namespace, "name": name,
 			"labels": map[string]string{"app.kubernetes.io/name": component},
-			// Helm must not remove what it cannot make again.
+			// Helm must not remove a key that it cannot make again.
 			"annotations": map[string]string{"helm.sh/resource-policy": "keep"},
 		},
 		"data": map[string][]byte{key: value.Reveal()},

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"k8s.io/client-go/rest"
 
+	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/kube"
 )
 
@@ -241,7 +242,7 @@ func (s *statuses) watch(ctx context.Context, node, from string) (*http.Response
 
 // gone is what the watch has told.
 type gone struct {
-	kube.Volume
+	auth.Volume
 	Last bool
 }
 
@@ -251,7 +252,7 @@ type told struct {
 	all []gone
 }
 
-func (o *told) left(v kube.Volume, last bool) {
+func (o *told) left(v auth.Volume, last bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all = append(o.all, gone{v, last})
@@ -271,7 +272,7 @@ func (o *told) expect(t *testing.T, want ...gone) {
 }
 
 func of(m mounted, last bool) gone {
-	return gone{kube.Volume{Namespace: m.Namespace, PodUID: m.UID, Class: m.Class}, last}
+	return gone{auth.Volume{Namespace: m.Namespace, PodUID: m.UID, Class: m.Class}, last}
 }
 
 // watched runs a watch for node-1 until the test's story has ended, and returns its log

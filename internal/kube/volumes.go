@@ -15,71 +15,69 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"github.com/keymount/keymount/auth"
 )
 
 const (
-	// volumesPath is where the driver's objects are, and nodeLabel what it writes the
-	// node's name to. (The driver's package of their types would bring controller-runtime.)
+	// volumesPath is the path of the driver's objects, and nodeLabel their label with the
+	// node's name. (The driver's package of their types would bring controller-runtime.)
 	volumesPath = "/apis/secrets-store.csi.x-k8s.io/v1/secretproviderclasspodstatuses"
 	nodeLabel   = "internal.secrets-store.csi.k8s.io/node-name"
-	// maxListed is how long a list may be, in bytes, and maxVolumes how many more are
-	// remembered until there is another list. A node has some hundred.
+	// maxListed bounds a list, in bytes, and maxVolumes the volumes remembered until the next
+	// list. A node has some hundred.
 	maxListed  = 16 << 20
 	maxVolumes = 4096
-	// answerLimit ends a request that nobody answers.
+	// answerLimit ends a request without an answer.
 	answerLimit = 30 * time.Second
-	// watchLife is how long a watch lasts, and up to twice as long by chance: it then
-	// begins anew, and a connection that died unnoticed is given up.
+	// watchLife is the life of a watch, up to twice as long by chance: then it starts anew,
+	// so that a connection that died unnoticed is given up.
 	watchLife = 5 * time.Minute
-	// againFirst and againMost are the pauses before the API server is asked again.
+	// againFirst and againMost bound the pause before another request to the API server.
 	againFirst = time.Second
 	againMost  = 30 * time.Second
 )
 
-// Volume is what a pod has mounted of a class.
-type Volume struct{ Namespace, PodUID, Class string }
-
-// Volumes watches which volumes the driver has mounted on this node, by the
-// SecretProviderClassPodStatus that it makes for each and that the cluster removes with
-// the pod, and tells of those that are gone. Only what was there once can be gone: not
-// what had left before it was watched. It needs the right to list and watch these
-// objects in all namespaces, since rights know no labels; it asks for those of its node.
+// Volumes watches the volumes that the driver has mounted on this node, and reports those
+// that are gone. The driver makes a SecretProviderClassPodStatus for each volume, and the
+// cluster removes it with the pod. Volumes that were gone before the watch are not reported.
+// It needs the right to list and watch these objects in all namespaces, since rights know no
+// labels; it asks for those of its node.
 type Volumes struct {
 	client *rest.RESTClient
 	node   string
-	left   func(v Volume, last bool)
+	gone   func(v auth.Volume, last bool)
 
-	known   map[string]Volume // by namespace and name of the object
-	listed  bool              // known is what there was at version
-	version string            // of the newest change that is known of; empty for any
+	known   map[string]auth.Volume // by namespace and name of the object
+	listed  bool                   // known is complete at version
+	version string                 // of the newest known change; empty for any
 }
 
-// ClusterVolumes watches in the cluster that this process is a pod of. node names this
-// node. left is told of each volume that is gone, one at a time, and whether it was the
-// last one of its pod; it must not wait for anything.
-func ClusterVolumes(node string, left func(v Volume, last bool)) (*Volumes, error) {
+// ClusterVolumes watches in the cluster of this process's pod. node names this node. gone is
+// called for each volume that is gone, one at a time, with last for the last one of its pod;
+// it must not wait for anything.
+func ClusterVolumes(node string, gone func(v auth.Volume, last bool)) (*Volumes, error) {
 	config, err := inCluster("watchVolumes")
 	if err != nil {
 		return nil, err
 	}
-	return VolumesAt(config, node, left)
+	return VolumesAt(config, node, gone)
 }
 
 // VolumesAt is [ClusterVolumes] for an API server named by config.
-func VolumesAt(config *rest.Config, node string, left func(v Volume, last bool)) (*Volumes, error) {
+func VolumesAt(config *rest.Config, node string, gone func(v auth.Volume, last bool)) (*Volumes, error) {
 	if node == "" {
 		return nil, errors.New("watchVolumes: which node is this? name it with --node-name or $NODE_NAME")
 	}
-	client, err := coreClient(config, 0) // a watch lasts
+	client, err := coreClient(config, 0) // no limit, because a watch lasts
 	if err != nil {
 		return nil, err
 	}
-	return &Volumes{client: client, node: node, left: left, known: map[string]Volume{}}, nil
+	return &Volumes{client: client, node: node, gone: gone, known: map[string]auth.Volume{}}, nil
 }
 
-// Run watches until ctx ends. While the API server does not let it, it asks again and
-// again; the log is told when that begins and when it is over. What has left meanwhile is
-// told of afterwards.
+// Run watches until ctx ends. While the API server refuses, it tries again and again, and
+// logs the start and the end of such a time. Volumes gone meanwhile are reported afterwards.
 func (w *Volumes) Run(ctx context.Context, log *slog.Logger) {
 	lost, pause := false, againFirst
 	watching := func() {
@@ -108,8 +106,8 @@ func (w *Volumes) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// follow lists the volumes, unless it is known from where to watch, and watches them
-// until that ends, which is no error.
+// follow lists the volumes, unless the version to watch from is known, and watches them until
+// the watch ends, which is no error.
 func (w *Volumes) follow(ctx context.Context, watching func()) error {
 	if !w.listed {
 		if err := w.list(ctx); err != nil {
@@ -119,7 +117,7 @@ func (w *Volumes) follow(ctx context.Context, watching func()) error {
 	return explained("watch", w.watch(ctx, watching))
 }
 
-// explained says what to do about a right that is missing.
+// explained adds the cure for a missing right.
 func explained(tried string, err error) error {
 	if err == nil {
 		return nil
@@ -134,7 +132,7 @@ func (w *Volumes) request() *rest.Request {
 	return w.client.Get().AbsPath(volumesPath).Param("labelSelector", nodeLabel+"="+w.node).MaxRetries(0) // Run has its own pauses
 }
 
-// podStatus is what is read of a SecretProviderClassPodStatus.
+// podStatus is the part of a SecretProviderClassPodStatus in use here.
 type podStatus struct {
 	Metadata struct {
 		Namespace, Name, ResourceVersion string
@@ -146,19 +144,19 @@ type podStatus struct {
 
 func (s podStatus) key() string { return s.Metadata.Namespace + "/" + s.Metadata.Name }
 
-// volume is false for an object that no pod owns.
-func (s podStatus) volume() (Volume, bool) {
+// volume is false for an object without a pod as owner.
+func (s podStatus) volume() (auth.Volume, bool) {
 	for _, owner := range s.Metadata.OwnerReferences {
 		if owner.APIVersion == "v1" && owner.Kind == "Pod" {
-			return Volume{s.Metadata.Namespace, owner.UID, s.Status.SecretProviderClassName}, true
+			return auth.Volume{Namespace: s.Metadata.Namespace, PodUID: owner.UID, Class: s.Status.SecretProviderClassName}, true
 		}
 	}
-	return Volume{}, false
+	return auth.Volume{}, false
 }
 
-// list learns what there is, and tells of what is not there any more. Any API server
-// will do that knows as much as the last one; when that cannot be had, or nothing is
-// known, it has to be the newest, or volumes that are new would seem to be gone.
+// list stores the present volumes, and reports those missing since. Any API server as new as
+// the last one will do; when there is none, or nothing is known, it has to be the newest, or
+// new volumes would seem to be gone.
 func (w *Volumes) list(ctx context.Context) error {
 	request := w.request()
 	if w.version != "" {
@@ -180,7 +178,7 @@ func (w *Volumes) list(ctx context.Context) error {
 		return fmt.Errorf("read at most %d bytes: %w", maxListed, err)
 	}
 	before := w.known
-	w.known, w.version, w.listed = map[string]Volume{}, found.Metadata.ResourceVersion, true
+	w.known, w.version, w.listed = map[string]auth.Volume{}, found.Metadata.ResourceVersion, true
 	for _, one := range found.Items {
 		if v, owned := one.volume(); owned {
 			w.known[one.key()] = v
@@ -194,7 +192,7 @@ func (w *Volumes) list(ctx context.Context) error {
 	return nil
 }
 
-// watch takes changes as long as they come. It calls watching when they begin to.
+// watch applies changes until the stream ends. It calls watching once the stream is open.
 func (w *Volumes) watch(ctx context.Context, watching func()) error {
 	life := watchLife + rand.N(watchLife) //nolint:gosec // a jitter needs no unguessable numbers
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -215,7 +213,7 @@ func (w *Volumes) watch(ctx context.Context, watching func()) error {
 	for changes := json.NewDecoder(stream); ; {
 		var one change
 		if err := changes.Decode(&one); err != nil {
-			return nil // the next one goes on from here
+			return nil // the next watch goes on from here
 		}
 		if err := w.take(one); err != nil {
 			w.listed = false
@@ -224,8 +222,8 @@ func (w *Volumes) watch(ctx context.Context, watching func()) error {
 	}
 }
 
-// unlessExpired has everything listed anew where the API server does not know the changes
-// since then any more, which is its right.
+// unlessExpired has everything listed anew where the API server has forgotten the changes
+// since version, as it may.
 func (w *Volumes) unlessExpired(err error) error {
 	if api.IsResourceExpired(err) || api.IsGone(err) {
 		w.listed = false
@@ -256,7 +254,7 @@ func (w *Volumes) take(c change) error {
 	switch c.Type {
 	case watch.Added, watch.Modified:
 		w.learn(one)
-	case watch.Deleted: // or it is another node's from now on
+	case watch.Deleted: // also when the object becomes another node's
 		if v, known := w.known[one.key()]; known {
 			delete(w.known, one.key())
 			w.tell(v)
@@ -266,8 +264,8 @@ func (w *Volumes) take(c change) error {
 	return nil
 }
 
-// learn remembers a volume. A pod that comes back under its old name may take over the
-// object of the one before it.
+// learn stores a volume. A pod that returns under its old name may take over the object of
+// its predecessor.
 func (w *Volumes) learn(one podStatus) {
 	v, owned := one.volume()
 	before, known := w.known[one.key()]
@@ -280,11 +278,11 @@ func (w *Volumes) learn(one podStatus) {
 	}
 }
 
-// tell says that a volume is gone, which is not among the known ones any more.
-func (w *Volumes) tell(v Volume) {
+// tell reports a volume that is gone and no longer in known.
+func (w *Volumes) tell(v auth.Volume) {
 	last := true
 	for _, other := range w.known {
 		last = last && (other.Namespace != v.Namespace || other.PodUID != v.PodUID)
 	}
-	w.left(v, last)
+	w.gone(v, last)
 }

@@ -5,19 +5,19 @@ import (
 	"math/bits"
 )
 
-// What Go allocates, on machines of 64 bits.
+// The sizes of Go's allocations on 64-bit machines, in bytes.
 const (
 	closureSize = 32 // of a Tree or Bytes, about
 	boxSize     = 16 // of a text, of a number
 	elementSize = 16 // of a list
 	listSize    = 24
 	mapSize     = 48
-	groupSize   = 8 + groupSlots*(16+16) // of a map: names and what is under them
+	groupSize   = 8 + groupSlots*(16+16) // of a map: names and values
 	groupSlots  = 8
 	tableSize   = 48 // of a map of several groups
 )
 
-// Held is about how much memory the tree takes, in bytes: what was allocated for it.
+// Held is the memory allocated for the tree in bytes, approximately.
 func (t Tree) Held() int {
 	switch {
 	case t.reveal == nil:
@@ -28,7 +28,7 @@ func (t Tree) Held() int {
 	return closureSize + heldBy(t.reveal())
 }
 
-// Held is about how much memory the value takes, in bytes.
+// Held is the memory allocated for the value in bytes, approximately.
 func (b Bytes) Held() int {
 	if b.reveal == nil {
 		return 0
@@ -58,8 +58,8 @@ func heldBy(v any) int {
 	return 0
 }
 
-// heldByGroups is the table of a map with so many names: of several groups at most
-// seven slots in eight are taken, and their number is a power of two.
+// heldByGroups is the table of a map with so many names. With several groups, at most seven
+// slots in eight are taken, and the number of groups is a power of two.
 func heldByGroups(names int) int {
 	if names <= groupSlots {
 		return allocated(groupSize)
@@ -68,8 +68,8 @@ func heldByGroups(names int) int {
 	return tableSize + allocated(groupSize<<bits.Len(uint(groups-1)))
 }
 
-// allocated is about what Go allocates for so many bytes: small texts share 16 of them,
-// what is larger is rounded up to the next eighth, and what is large to pages.
+// allocated is about the allocation for n bytes: small texts share 16 bytes, larger ones are
+// rounded up to the next eighth, and large ones to pages.
 func allocated(n int) int {
 	const small, page, large = 16, 8 << 10, 32 << 10
 	step := small

@@ -1,10 +1,9 @@
 // Package secret holds values that cannot be printed.
 //
-// A [Bytes] is one value, a [Tree] is a whole secret: text, numbers, lists and
-// maps of them. Both print [redacted] through fmt, log/slog, encoding/json and
-// gopkg.in/yaml.v3, whatever the verb and however deep in another struct they
-// sit. The bytes come out through Reveal alone, so a search for that word finds
-// every place where a secret is in the open.
+// A [Bytes] is one value, a [Tree] is a whole secret: text, numbers, lists and maps of them.
+// Both print [redacted] through fmt, log/slog, encoding/json and gopkg.in/yaml.v3, whatever
+// the verb and however deep in another struct they sit. The bytes come out through Reveal
+// alone, so a search for that word finds every place with a secret in plain text.
 package secret
 
 import (
@@ -15,12 +14,12 @@ import (
 
 const redacted = "[redacted]"
 
-// Bytes is a secret value. The zero Bytes is empty. A Bytes may be copied and
-// used from several goroutines; its content is never changed.
+// Bytes is a secret value. The zero Bytes is empty. A Bytes may be copied and used from
+// several goroutines; its content is never changed.
 //
-// The content hides in a function because fmt reads unexported fields without
-// asking their methods, and follows pointers there when a verb is wrong. Of a
-// function it only ever prints the address.
+// The content hides in a function because fmt reads unexported fields without asking their
+// methods, and follows pointers there when a verb is wrong. It prints only the address of a
+// function.
 type Bytes struct {
 	hidden
 	reveal func() []byte
@@ -40,10 +39,10 @@ func (b Bytes) Reveal() []byte {
 // Len is the length in bytes.
 func (b Bytes) Len() int { return len(b.Reveal()) }
 
-// hidden answers [redacted] to everything that asks a value to write itself.
+// hidden prints [redacted] in every format.
 type hidden struct{}
 
-// String hides the value from fmt and from whoever concatenates.
+// String hides the value from fmt and from concatenation.
 func (hidden) String() string { return redacted }
 
 // GoString hides the value from %#v.
@@ -55,7 +54,7 @@ func (hidden) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) }
 // LogValue hides the value from log/slog.
 func (hidden) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText hides the value from encodings that ask for text.
+// MarshalText hides the value from text encodings.
 func (hidden) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // MarshalJSON hides the value from encoding/json.

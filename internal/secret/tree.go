@@ -11,79 +11,119 @@ import (
 	"strings"
 )
 
-// ErrNoKey says that a Tree has nothing under the key asked for.
+// ErrNoKey says that a Tree has nothing under a key.
 var ErrNoKey = errors.New("no such key")
 
-// Tree is a secret with structure, as a store gave it: a text, a number, a
-// boolean, null, a list, or a map of those. Copy and share it like a [Bytes].
+// Tree is a secret with structure, as a store gave it: a text, a number, a boolean, null, a
+// list, or a map of those. Copy and share it like a [Bytes].
 type Tree struct {
 	hidden
 	reveal func() any
-	held   int // what reveal holds in memory; 0 for what it returns
+	held   int // memory behind reveal, in bytes; 0 where it was not measured yet
 }
 
 func treeOf(v any) Tree { return Tree{reveal: func() any { return v }} }
 
-// NewMadeTree is a tree that is made whenever somebody looks at it, of something that
-// holds so many bytes: for what few look at. what returns what [NewTree] accepts.
-func NewMadeTree(held int, what func() any) Tree { return Tree{reveal: what, held: held} }
+// MaxDepth is how deep lists and maps may be nested in a Tree. Every walk over one is as
+// deep, so the bound stands where a secret enters. No handwritten secret is near it.
+const MaxDepth = 100
+
+// NewMadeTree is a tree made by build at each Reveal, for trees seldom looked at. build
+// returns a value that [NewTree] accepts; held is the memory behind build in bytes.
+func NewMadeTree(held int, build func() any) Tree { return Tree{reveal: build, held: held} }
 
 // NewTree takes v over. It accepts nil, bool, string, json.Number, []any and
-// map[string]any, nested in any way; anything else is an error. Numbers come as
+// map[string]any, nested up to [MaxDepth]; anything else is an error. Numbers come as
 // json.Number so that they leave as the store wrote them: 1.10 stays 1.10.
 func NewTree(v any) (Tree, error) {
-	if err := checkTree(v, ""); err != nil {
-		return Tree{}, err
+	if place, found := Find(v, misfit); found != "" {
+		return Tree{}, fmt.Errorf("%s: %s", nameOrRoot(place), found)
 	}
-	return treeOf(v), nil
+	t := treeOf(v)
+	t.held = heldBy(v)
+	return t, nil
 }
 
-func checkTree(v any, at string) error {
+// misfit is the reason why a part cannot be in a Tree; empty for one that can.
+func misfit(v any) string {
 	switch v := v.(type) {
-	case nil, bool, string:
-		return nil
+	case nil, bool, string, []any, map[string]any:
+		return ""
 	case json.Number:
 		if !isNumber(string(v)) {
-			return fmt.Errorf("%s: not a JSON number", nameOrRoot(at))
+			return "not a JSON number"
 		}
-		return nil
-	case []any:
-		for i, e := range v {
-			if err := checkTree(e, join(at, strconv.Itoa(i))); err != nil {
-				return err
-			}
-		}
-		return nil
-	case map[string]any:
-		for k, e := range v {
-			if err := checkTree(e, join(at, k)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return ""
 	default:
-		return fmt.Errorf("%s: a secret cannot hold a value of Go type %T", nameOrRoot(at), v)
+		return fmt.Sprintf("a secret cannot hold a value of Go type %T", v)
 	}
 }
 
-// isNumber: of all JSON values only numbers start with a digit or a minus.
-func isNumber(text string) bool {
-	return text != "" && strings.ContainsRune("-0123456789", rune(text[0])) && json.Valid([]byte(text))
+// Find walks v, and returns the first fault that it finds in a part, and the place of that
+// part: "users.0.name", or nothing for v itself. The place is made only for a fault, so
+// that the walk costs no more than there are parts. A part below [MaxDepth] is a fault of
+// its own. Without a fault both are empty.
+func Find(v any, fault func(part any) string) (place, found string) {
+	names, found := find(v, 0, fault)
+	slices.Reverse(names)
+	return strings.Join(names, "."), found
 }
+
+// find returns the place of a fault from its end to its beginning.
+func find(v any, depth int, fault func(any) string) (place []string, found string) {
+	if found := fault(v); found != "" {
+		return nil, found
+	}
+	if depth > MaxDepth {
+		return nil, fmt.Sprintf("nested more than %d deep", MaxDepth)
+	}
+	switch v := v.(type) {
+	case []any:
+		for i, e := range v {
+			if place, found := find(e, depth+1, fault); found != "" {
+				return append(place, strconv.Itoa(i)), found
+			}
+		}
+	case map[string]any:
+		for k, e := range v {
+			if place, found := find(e, depth+1, fault); found != "" {
+				return append(place, k), found
+			}
+		}
+	}
+	return nil, ""
+}
+
+func isNumber(text string) bool { return text != "" && numberAt(text) == len(text) }
 
 // Get returns the part of the tree under key. Dots go deeper and numbers index
 // lists: "users.0.name". A key that itself contains dots, such as tls.crt, wins
-// over going deeper. The error wraps [ErrNoKey].
+// over going deeper. The error wraps [ErrNoKey], or [ErrManyWays].
 func (t Tree) Get(key string) (Tree, error) {
-	v, ok := lookup(t.Reveal(), key)
-	if !ok {
-		return Tree{}, fmt.Errorf("%w %q", ErrNoKey, key)
+	l := lookup{left: maxProbes}
+	v, ok := l.find(t.Reveal(), key)
+	switch {
+	case ok:
+		return treeOf(v), nil
+	case l.left <= 0:
+		return Tree{}, fmt.Errorf("%w %q", ErrManyWays, key)
 	}
-	return treeOf(v), nil
+	return Tree{}, fmt.Errorf("%w %q", ErrNoKey, key)
 }
 
-// lookup tries the longest name first: "a.b.c", then "a.b" and "c" in it.
-func lookup(v any, key string) (any, bool) {
+// ErrManyWays says that a key could be read in more ways than are tried: the secret has
+// names with dots that were made for that.
+var ErrManyWays = errors.New("too many names of the secret begin like the key")
+
+// maxProbes is how many names one key is looked for under. Each dot of the key may be
+// part of a name or a step, so a secret of a few names needs some dozens.
+const maxProbes = 10_000
+
+// lookup is the search for one key.
+type lookup struct{ left int }
+
+// find tries the longest name first: "a.b.c", then "a.b" and "c" in it.
+func (l *lookup) find(v any, key string) (any, bool) {
 	if list, ok := v.([]any); ok {
 		first, rest, deeper := strings.Cut(key, ".")
 		i, err := strconv.Atoi(first)
@@ -93,7 +133,7 @@ func lookup(v any, key string) (any, bool) {
 		if !deeper {
 			return list[i], true
 		}
-		return lookup(list[i], rest)
+		return l.find(list[i], rest)
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -103,8 +143,11 @@ func lookup(v any, key string) (any, bool) {
 		return e, true
 	}
 	for end := strings.LastIndexByte(key, '.'); end > 0; end = strings.LastIndexByte(key[:end], '.') {
+		if l.left--; l.left <= 0 {
+			return nil, false
+		}
 		if e, ok := m[key[:end]]; ok {
-			if found, ok := lookup(e, key[end+1:]); ok {
+			if found, ok := l.find(e, key[end+1:]); ok {
 				return found, true
 			}
 		}
@@ -132,8 +175,8 @@ func (t Tree) Child(name string) (Tree, bool) {
 	return treeOf(v), true
 }
 
-// Text is what a file of this value holds: a text as it is, anything else as
-// compact JSON with sorted keys.
+// Text is the content of a file for this value: a text as it is, anything else as compact
+// JSON with sorted keys.
 func (t Tree) Text() (Bytes, error) {
 	if s, ok := t.Reveal().(string); ok {
 		return New([]byte(s)), nil
@@ -142,13 +185,13 @@ func (t Tree) Text() (Bytes, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(t.Reveal()); err != nil {
-		// encoding/json may quote what it could not encode: leave it out.
+		// The error of encoding/json may quote the value: leave it out.
 		return Bytes{}, errors.New("the value cannot be written as JSON")
 	}
 	return New(bytes.TrimSuffix(b.Bytes(), []byte("\n"))), nil
 }
 
-// Reveal returns the value as [NewTree] took it. The caller must not change it.
+// Reveal returns the value given to [NewTree]. The caller must not change it.
 func (t Tree) Reveal() any {
 	if t.reveal == nil {
 		return nil
@@ -156,42 +199,14 @@ func (t Tree) Reveal() any {
 	return t.reveal()
 }
 
-// Size is about how many bytes the tree has as text, and more where it has many parts.
-func (t Tree) Size() int { return sizeOf(t.Reveal()) }
-
-func sizeOf(v any) int {
-	const word = 16 // what holds a value, and what its allocation costs
-	switch v := v.(type) {
-	case string:
-		return word + len(v)
-	case json.Number:
-		return word + len(v)
-	case []any:
-		size := word
-		for _, e := range v {
-			size += sizeOf(e)
-		}
-		return size
-	case map[string]any:
-		size := 4 * word
-		for name, e := range v {
-			size += 2*word + len(name) + sizeOf(e)
-		}
-		return size
-	}
-	return word
-}
-
-func join(at, name string) string {
-	if at == "" {
-		return name
-	}
-	return at + "." + name
-}
-
-func nameOrRoot(at string) string {
-	if at == "" {
+// nameOrRoot is a place for a message, which has to stay readable.
+func nameOrRoot(place string) string {
+	const most = 80
+	switch {
+	case place == "":
 		return "the secret"
+	case len(place) > most:
+		return strconv.Quote(place[:most]) + "..."
 	}
-	return strconv.Quote(at)
+	return strconv.Quote(place)
 }

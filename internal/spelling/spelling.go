@@ -1,4 +1,5 @@
-// Package spelling finds the name somebody meant to write.
+// Package spelling suggests the known name closest to a misspelled one, and holds the one
+// rule for the characters of names.
 package spelling
 
 import (
@@ -9,8 +10,8 @@ import (
 // longest is the length of the longest word that gets a hint.
 const longest = 64
 
-// Hint is `; did you mean "file"?` when one of known is close to word, and
-// empty otherwise, so that it can end any message.
+// Hint is `; did you mean "file"?` when one of known is close to word, and empty otherwise,
+// ready to end any message.
 func Hint(word string, known []string) string {
 	if len(word) > longest {
 		return "" // no slip of the finger

@@ -14,7 +14,7 @@ import (
 	"github.com/keymount/keymount/auth"
 )
 
-// Volume is one CSI volume of a pod: what the driver knows when it calls Mount.
+// Volume is one CSI volume of a pod: the driver's knowledge in a call of Mount.
 type Volume struct {
 	Pod        auth.Pod
 	Class      string            // name of the SecretProviderClass
@@ -51,8 +51,8 @@ func (v Volume) Attributes() (string, error) {
 	return string(text), nil
 }
 
-// Driver calls a provider the way the Secrets Store CSI driver does, with the
-// same limits on what it takes back.
+// Driver calls a provider the way the Secrets Store CSI driver does, with the same limits
+// on the answer.
 type Driver struct {
 	connection *grpc.ClientConn
 	client     v1alpha1.CSIDriverProviderClient
@@ -77,7 +77,7 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Version asks the provider who it is.
+// Version asks the provider for its name and version.
 func (d *Driver) Version(ctx context.Context) (*v1alpha1.VersionResponse, error) {
 	return d.client.Version(ctx, &v1alpha1.VersionRequest{Version: "v1alpha1"}) //nolint:wrapcheck // callers look at the status
 }

@@ -4,6 +4,7 @@
 package providertest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -46,6 +47,16 @@ func (i *Issuer) KeySet() ([]byte, error) {
 		return nil, fmt.Errorf("encode the key set: %w", err)
 	}
 	return data, nil
+}
+
+// Keys implements [auth.KeySource]: verifiers then need no file.
+func (i *Issuer) Keys(context.Context) (issuer string, keys jose.JSONWebKeySet, err error) {
+	data, err := i.KeySet()
+	if err != nil {
+		return "", keys, err
+	}
+	keys, err = auth.ParseKeys(data)
+	return i.Name, keys, err
 }
 
 // PublicKey is the issuer's public key in PEM.

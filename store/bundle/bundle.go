@@ -3,15 +3,15 @@
 // ConfigMap or on a disk; the identity that opens it is a file of its own. The
 // document is decrypted in memory only.
 //
-// Who can open a bundle is not to be read off an age file, only how many they are.
-// To write one again for the same people their recipients have to be known, and a
-// list beside the file could be lost, or be lengthened by somebody who may write
-// the file and not read it. So [Encrypt] puts the list inside, as a comment before
-// the document that any reader of YAML passes over:
+// An age file tells the number of its recipients and not their keys. Writing one again
+// for the same recipients takes the keys, and a list beside the file could be lost, or
+// be lengthened by a user with the right to write the file and not to read it. So
+// [Encrypt] puts the list inside, as a comment before the document, which readers of
+// YAML pass over:
 //
 //	# keymount recipients: age1... age1...
 //
-// [Recipients] believes it only as long as it fits the file around it.
+// [Recipients] believes the list only as long as it fits the file around it.
 package bundle
 
 import (
@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keymount/keymount/internal/regular"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
 )
@@ -36,50 +37,65 @@ type Bundle struct {
 	identityFile string
 	log          *slog.Logger
 	now          func() time.Time
+	told         func(error) // of each load; nil is none
 
-	loading sync.Mutex            // held by the one that loads
+	loading sync.Mutex            // held during a load
 	current atomic.Pointer[state] // nil before the first load; stored under loading
 }
 
-// state is what one load found. It is never changed.
+// state is the result of one load. It is never changed.
 type state struct {
 	bundle, identity source
 	document         Document
-	loaded           bool  // document comes from a file, this one or an earlier one
-	fault            error // why it does not come from these files; wraps a kind of package store
+	loaded           bool         // document comes from a file, this one or an earlier one
+	fault            *store.Error // the failure to load these files; nil without one
 }
 
-// New returns the store in file, which one of the identities in identityFile
-// opens. It reads nothing; see [Bundle.Check].
+// New returns the store in file, to be opened by one of the identities in
+// identityFile. It reads nothing; see [Bundle.Check].
 func New(file, identityFile string, log *slog.Logger) *Bundle {
 	return &Bundle{file: file, identityFile: identityFile, log: log, now: time.Now}
 }
 
 // Check loads the files if they have changed and tells whether they are good.
-// The error wraps a kind of package store and says what to do.
+// The error is a [*store.Error] and says what to do.
 func (b *Bundle) Check(ctx context.Context) error {
-	return b.latest(ctx).fault
+	if fault := b.latest(ctx).fault; fault != nil {
+		return fault
+	}
+	return nil
 }
 
-// Read implements [store.Store]. A bundle knows no roles and lets every session
-// read everything: who may read what is for the access rules alone.
-func (b *Bundle) Read(ctx context.Context, _ store.Session, ref store.Ref) (store.Value, error) {
+// Read implements [store.Store]. A bundle knows no roles and lets every caller
+// read everything: the access rules alone restrict it.
+func (b *Bundle) Read(ctx context.Context, _ store.Caller, ref store.Ref) (store.Value, error) {
 	if ctx.Err() != nil {
-		return store.Value{}, fmt.Errorf("%w: read %q: %w", store.ErrUnavailable, ref.Path, context.Cause(ctx))
+		return store.Value{}, &store.Error{Reason: store.Unavailable, Said: fmt.Sprintf("read %q", ref.Path), Cause: context.Cause(ctx)}
 	}
 	if ref.Version != "" {
-		return store.Value{}, fmt.Errorf("%w: a bundle keeps no versions; remove version: %s", store.ErrInvalid, ref.Version)
+		return store.Value{}, store.Invalid.Errorf("a bundle keeps no versions; remove version: %s", ref.Version)
 	}
 	s := b.latest(ctx)
 	if !s.loaded {
 		// The fault may name secrets of others, and a mount's error is for all to read.
-		return store.Value{}, fmt.Errorf("%w: the bundle cannot be loaded; keymount's log on this node says why", kindOf(s.fault))
+		return store.Value{}, s.fault.Reason.Errorf("the bundle cannot be loaded; keymount's log on this node says why")
 	}
 	data, ok := s.document.Get(ref.Path)
 	if !ok {
-		return store.Value{}, fmt.Errorf("%w: the bundle has nothing at %q", store.ErrNotFound, ref.Path)
+		return store.Value{}, store.NotFound.Errorf("the bundle has nothing at %q", ref.Path)
 	}
 	return store.Value{Data: data}, nil
+}
+
+// Recall implements [store.Recaller], as long as the files are surely the ones that the
+// document was made from.
+func (b *Bundle) Recall(_ store.Caller, ref store.Ref) (store.Value, bool) {
+	s := b.current.Load()
+	if ref.Version != "" || !s.fresh() || !s.loaded {
+		return store.Value{}, false
+	}
+	data, ok := s.document.Get(ref.Path)
+	return store.Value{Data: data}, ok
 }
 
 // latest returns the state of the files as they are now.
@@ -90,7 +106,7 @@ func (b *Bundle) latest(ctx context.Context) *state {
 	b.loading.Lock()
 	defer b.loading.Unlock()
 	old := b.current.Load()
-	if old.fresh() { // somebody else loaded meanwhile
+	if old.fresh() { // another read loaded meanwhile
 		return old
 	}
 	s := b.load(ctx, old).forget()
@@ -98,10 +114,10 @@ func (b *Bundle) latest(ctx context.Context) *state {
 	return s
 }
 
-// fresh tells whether the files are surely those that s was made from.
+// fresh tells whether the files are surely the ones s was made from.
 func (s *state) fresh() bool { return s != nil && s.bundle.fresh() && s.identity.fresh() }
 
-// load reads the files; it decrypts only what differs from old.
+// load reads the files; it decrypts them only if they differ from old.
 func (b *Bundle) load(ctx context.Context, old *state) *state {
 	s := b.readBoth()
 	if old != nil {
@@ -122,20 +138,29 @@ func (b *Bundle) load(ctx context.Context, old *state) *state {
 	}
 	if err != nil {
 		s.fault = err
+		b.tell(err)
 		b.logFault(ctx, s)
 		return s
 	}
 	s.document, s.loaded = document, true
+	b.tell(nil)
 	b.log.LogAttrs(ctx, slog.LevelInfo, "bundle loaded",
 		slog.String("file", b.file), slog.Int("paths", len(document.secrets)))
 	return s
+}
+
+// tell says what came of a load.
+func (b *Bundle) tell(err error) {
+	if b.told != nil {
+		b.told(err)
+	}
 }
 
 func (b *Bundle) readBoth() *state {
 	return &state{bundle: b.read(b.file, MaxCiphertext), identity: b.read(b.identityFile, maxIdentity)}
 }
 
-// logFault is the only place where a fault is told in full, once for each change.
+// logFault alone tells a fault in full, once for each change.
 func (b *Bundle) logFault(ctx context.Context, s *state) {
 	log := b.log.With(slog.String("file", b.file), slog.String("identity_file", b.identityFile), slog.Any("error", s.fault))
 	if s.loaded {
@@ -145,22 +170,14 @@ func (b *Bundle) logFault(ctx context.Context, s *state) {
 	log.LogAttrs(ctx, slog.LevelError, "cannot load the bundle; nothing is read from it until it is mended")
 }
 
-// kindOf is the kind of a fault without its text.
-func kindOf(fault error) error {
-	if errors.Is(fault, store.ErrUnavailable) {
-		return store.ErrUnavailable
-	}
-	return store.ErrInvalid
-}
-
 // forget drops the bytes; their sums stay.
 func (s *state) forget() *state {
 	s.bundle.data, s.identity.data = secret.Bytes{}, secret.Bytes{}
 	return s
 }
 
-// open decrypts and parses what was read.
-func (b *Bundle) open(s *state) (Document, error) {
+// open decrypts and parses the files as read.
+func (b *Bundle) open(s *state) (Document, *store.Error) {
 	if err := s.bundle.err; err != nil {
 		return Document{}, fault(err, "bundle", b.file, "file")
 	}
@@ -169,31 +186,37 @@ func (b *Bundle) open(s *state) (Document, error) {
 	}
 	identities, err := ParseIdentities(s.identity.data.Reveal())
 	if err != nil {
-		return Document{}, fmt.Errorf("%w: identity file %s: %w", store.ErrInvalid, b.identityFile, err)
+		return Document{}, invalid(err, "identity file %s", b.identityFile)
 	}
 	plaintext, err := Decrypt(s.bundle.data.Reveal(), identities)
 	if err != nil {
-		return Document{}, fmt.Errorf("%w: bundle %s, opened with the identities in %s: %w", store.ErrInvalid, b.file, b.identityFile, err)
+		return Document{}, invalid(err, "bundle %s, opened with the identities in %s", b.file, b.identityFile)
 	}
 	document, err := Parse(plaintext)
 	if err != nil {
-		return Document{}, fmt.Errorf("%w: bundle %s, decrypted: %w", store.ErrInvalid, b.file, err)
+		return Document{}, invalid(err, "bundle %s, decrypted", b.file)
 	}
 	return document, nil
 }
 
-// fault gives a failure to read a file its kind: what a person has to put right
-// is invalid, what may come by itself, a file not yet mounted too, is unavailable.
-func fault(err error, what, file, field string) error {
-	var wrong wrongFileError
+// fault gives a failure to read a file its reason: [store.Invalid] if a person has to
+// put it right, [store.Unavailable] if it may pass by itself, as a file not yet mounted.
+func fault(err error, what, file, field string) *store.Error {
+	var wrong regular.WrongFile
 	switch {
 	case errors.As(err, &wrong):
-		return fmt.Errorf("%w: %s %s: %w", store.ErrInvalid, what, file, err)
+		return invalid(wrong, "%s %s", what, file)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: %s %s: permission denied; let keymount's user read it", store.ErrInvalid, what, file)
+		return store.Invalid.Errorf("%s %s: permission denied; let keymount's user read it", what, file)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s %s does not exist; put it there, or correct bundle.%s in keymount.yaml", store.ErrUnavailable, what, file, field)
+		return store.Unavailable.Errorf("%s %s does not exist; put it there, or correct bundle.%s in keymount.yaml", what, file, field)
 	default:
-		return fmt.Errorf("%w: %s: %w", store.ErrUnavailable, what, err)
+		return &store.Error{Reason: store.Unavailable, Said: what, Cause: err}
 	}
+}
+
+func invalid(cause error, format string, args ...any) *store.Error {
+	e := store.Invalid.Errorf(format, args...)
+	e.Cause = cause
+	return e
 }

@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/bundle"
+	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestConformance(t *testing.T) {
 	for name, sealed := range map[string]func(testing.TB, string, *age.X25519Identity) []byte{"armored": seal, "binary": sealBinary} {
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
+			storetest.Read(t, func(t *testing.T, secrets map[string]map[string]any) storetest.Subject {
 				t.Helper()
 				document, err := json.Marshal(secrets) // JSON is YAML
 				if err != nil {
@@ -35,10 +37,37 @@ func TestConformance(t *testing.T) {
 				}
 				n := newNode(t)
 				n.put(n.file, sealed(t, string(document), n.identity))
-				return n.bundle, store.Session{}
+				return storetest.Subject{Store: n.bundle, Faults: n.faults(sealed)}
 			})
 		})
 	}
+}
+
+// faults are those of a bundle that was not read yet; it goes on with what it has read.
+func (n *node) faults(sealed func(testing.TB, string, *age.X25519Identity) []byte) storetest.Faults {
+	return storetest.Faults{
+		// Every caller may read everything, and nobody logs in.
+		Never: []store.Reason{store.Denied, store.Ended, store.Doubt},
+		Fail: func(reason store.Reason) {
+			switch reason {
+			case store.NotFound:
+				n.put(n.file, sealed(n.t, "shop/db: {value: "+storetest.Canary+"}\n", n.identity))
+			case store.Invalid:
+				n.put(n.file, sealed(n.t, storetest.Canary+": [", n.identity))
+			case store.Unavailable, store.Denied, store.Ended, store.Doubt: // the last three are not asked for
+				n.remove(n.file)
+			}
+		},
+	}
+}
+
+func TestKind(t *testing.T) {
+	storetest.Kind(t, storetest.KindSubject{
+		Kind:      bundle.Kind{},
+		Settings:  "{file: secrets.age, identityFile: key.txt}",
+		Elsewhere: "{file: others.age, identityFile: key.txt}",
+		Paths:     []string{"shop/db", "arn:aws:secretsmanager:eu-central-1:1:secret:db-AbCdEf", "grüße"},
+	})
 }
 
 // node is a machine with a bundle on it.
@@ -83,7 +112,7 @@ func (n *node) shop(password string) []byte {
 	return seal(n.t, "shop/db:\n  password: "+password+"\n", n.identity)
 }
 
-// put replaces a file by renaming, as whoever is careful does.
+// put replaces a file by renaming, as careful programs do.
 func (n *node) put(name string, data []byte) {
 	n.t.Helper()
 	n.write(name+".new", data)
@@ -123,7 +152,7 @@ func (n *node) symlink(target, name string) {
 
 func (n *node) password() (string, error) {
 	n.t.Helper()
-	value, err := n.bundle.Read(n.t.Context(), store.Session{}, store.Ref{Path: path(n.t, "shop/db")})
+	value, err := n.bundle.Read(n.t.Context(), store.Caller{}, store.Ref{Path: path(n.t, "shop/db")})
 	if err != nil {
 		return "", err
 	}
@@ -268,23 +297,23 @@ var broken = map[string]struct {
 	want  string
 }{
 	"vanished": {
-		func(n *node) { n.remove(n.file) }, store.ErrUnavailable,
+		func(n *node) { n.remove(n.file) }, store.Unavailable,
 		"store unavailable: bundle DIR/secrets.age does not exist; put it there, or correct bundle.file in keymount.yaml",
 	},
 	"identity vanished": {
-		func(n *node) { n.remove(n.identityFile) }, store.ErrUnavailable,
+		func(n *node) { n.remove(n.identityFile) }, store.Unavailable,
 		"store unavailable: identity file DIR/key.txt does not exist; put it there, or correct bundle.identityFile in keymount.yaml",
 	},
 	"empty": {
-		func(n *node) { n.write(n.file, nil) }, store.ErrInvalid,
+		func(n *node) { n.write(n.file, nil) }, store.Invalid,
 		"invalid: bundle DIR/secrets.age, opened with the identities in DIR/key.txt: is not an age file; make one with 'keymount bundle encrypt'",
 	},
 	"for others": {
-		func(n *node) { n.put(n.file, seal(n.t, "shop/db:\n  password: two\n", newIdentity(n.t))) }, store.ErrInvalid,
+		func(n *node) { n.put(n.file, seal(n.t, "shop/db:\n  password: two\n", newIdentity(n.t))) }, store.Invalid,
 		"invalid: bundle DIR/secrets.age, opened with the identities in DIR/key.txt: none of the identities opens it; it was encrypted for other recipients, encrypt it for one of these",
 	},
 	"invalid": {
-		func(n *node) { n.put(n.file, seal(n.t, "shop/db: two\n/x: {}\n", n.identity)) }, store.ErrInvalid,
+		func(n *node) { n.put(n.file, seal(n.t, "shop/db: two\n/x: {}\n", n.identity)) }, store.Invalid,
 		"invalid: bundle DIR/secrets.age, decrypted: line 1: \"shop/db\": is not a map of keys to values\n" +
 			"line 2: path \"/x\" has an empty segment; write it without a slash at either end and without doubled slashes",
 	},
@@ -292,7 +321,7 @@ var broken = map[string]struct {
 		func(n *node) {
 			n.remove(n.file)
 			n.mkdir(n.file)
-		}, store.ErrInvalid,
+		}, store.Invalid,
 		"invalid: bundle DIR/secrets.age: is not a regular file",
 	},
 	"too large": {
@@ -300,11 +329,11 @@ var broken = map[string]struct {
 			if err := os.Truncate(n.file, bundle.MaxCiphertext+1); err != nil {
 				n.t.Fatal(err)
 			}
-		}, store.ErrInvalid,
+		}, store.Invalid,
 		"invalid: bundle DIR/secrets.age: is larger than 8 MiB",
 	},
 	"identity broken": {
-		func(n *node) { n.write(n.identityFile, []byte("AGE-SECRET-KEY-1CANARY\n")) }, store.ErrInvalid,
+		func(n *node) { n.write(n.identityFile, []byte("AGE-SECRET-KEY-1CANARY\n")) }, store.Invalid,
 		"invalid: identity file DIR/key.txt: line 1 is no age identity; write one AGE-SECRET-KEY-1... on each line, 'keymount bundle keygen' makes one",
 	},
 	"identity too large": {
@@ -312,7 +341,7 @@ var broken = map[string]struct {
 			if err := os.Truncate(n.identityFile, 1<<20+1); err != nil {
 				n.t.Fatal(err)
 			}
-		}, store.ErrInvalid,
+		}, store.Invalid,
 		"invalid: identity file DIR/key.txt: is larger than 1 MiB",
 	},
 }
@@ -392,7 +421,7 @@ func TestUnreadable(t *testing.T) {
 	if err := os.Chmod(n.file, 0); err != nil {
 		t.Fatal(err)
 	}
-	n.wantError(n.bundle.Check(t.Context()), store.ErrInvalid,
+	n.wantError(n.bundle.Check(t.Context()), store.Invalid,
 		"invalid: bundle DIR/secrets.age: permission denied; let keymount's user read it")
 	if err := os.Chmod(n.file, 0o600); err != nil {
 		t.Fatal(err)
@@ -432,12 +461,88 @@ func TestReadAfterTheEnd(t *testing.T) {
 	n := newShop(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := n.bundle.Read(ctx, store.Session{}, store.Ref{Path: path(t, "shop/db")})
-	n.wantError(err, store.ErrUnavailable, `store unavailable: read "shop/db": context canceled`)
+	_, err := n.bundle.Read(ctx, store.Caller{}, store.Ref{Path: path(t, "shop/db")})
+	n.wantError(err, store.Unavailable, `store unavailable: read "shop/db": context canceled`)
 }
 
 func TestNotFound(t *testing.T) {
 	n := newShop(t)
-	_, err := n.bundle.Read(t.Context(), store.Session{}, store.Ref{Path: path(t, "shop/tls")})
-	n.wantError(err, store.ErrNotFound, `not found: the bundle has nothing at "shop/tls"`)
+	_, err := n.bundle.Read(t.Context(), store.Caller{}, store.Ref{Path: path(t, "shop/tls")})
+	n.wantError(err, store.NotFound, `not found: the bundle has nothing at "shop/tls"`)
+}
+
+// Each load is told of once, and so is each failure of one.
+func TestLoadsAreTold(t *testing.T) {
+	n := newNode(t)
+	var told []string
+	settings := &bundle.Settings{File: n.file, IdentityFile: n.identityFile}
+	layers, err := settings.Open(kind.Env{Log: slog.New(slog.DiscardHandler), Now: time.Now, Loaded: func(err error) {
+		if err == nil {
+			told = append(told, "ok")
+		} else if e, ok := errors.AsType[*store.Error](err); ok {
+			told = append(told, string(e.Reason))
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe := func(want error) {
+		t.Helper()
+		for range 2 {
+			if err := layers.Probe(t.Context()); !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+	}
+	probe(store.Unavailable)
+	n.put(n.file, n.shop("one"))
+	probe(nil)
+	n.put(n.file, []byte("no bundle"))
+	probe(store.Invalid)
+	n.put(n.file, n.shop("two"))
+	probe(nil)
+	n.put(n.identityFile, []byte(newIdentity(t).String()+"\n"))
+	probe(store.Invalid)
+	n.remove(n.file)
+	probe(store.Unavailable)
+	want := []string{"store unavailable", "ok", "invalid", "ok", "invalid", "store unavailable"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("loads (-want +got)\n%s", diff)
+	}
+}
+
+// Inspect finds in files what a load would, each at its field.
+func TestInspect(t *testing.T) {
+	n := newNode(t)
+	inspect := func() string {
+		m := kind.NewMistakes()
+		(&bundle.Settings{File: n.file, IdentityFile: n.identityFile}).Inspect(t.Context(), m)
+		var all []string
+		for _, one := range m.All() {
+			all = append(all, strings.ReplaceAll(one.Error(), n.dir, "DIR"))
+		}
+		return strings.Join(all, "\n")
+	}
+	want := func(text string) {
+		t.Helper()
+		if got := inspect(); got != text {
+			t.Errorf("got\n%s\nwant\n%s", got, text)
+		}
+	}
+	want("file: bundle DIR/secrets.age does not exist; put it there, or correct bundle.file in keymount.yaml")
+	n.put(n.file, n.shop("one"))
+	want("")
+	n.put(n.file, seal(t, "shop/db: 1\n", n.identity))
+	if got := inspect(); !strings.HasPrefix(got, "file: bundle DIR/secrets.age, decrypted: ") {
+		t.Error(got)
+	}
+	n.put(n.file, n.shop("one"))
+	n.put(n.identityFile, []byte(newIdentity(t).String()+"\n"))
+	want("file: bundle DIR/secrets.age, opened with the identities in DIR/key.txt: none of the identities opens it; it was encrypted for other recipients, encrypt it for one of these")
+	n.put(n.identityFile, []byte("none"))
+	want("identityFile: identity file DIR/key.txt: line 1 is no age identity; write one AGE-SECRET-KEY-1... on each line, 'keymount bundle keygen' makes one")
+	n.remove(n.identityFile)
+	n.remove(n.file)
+	want("file: bundle DIR/secrets.age does not exist; put it there, or correct bundle.file in keymount.yaml\n" +
+		"identityFile: identity file DIR/key.txt does not exist; put it there, or correct bundle.identityFile in keymount.yaml")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/keymount/keymount/store"
 )
 
-// What can happen to a key; see [Change].
+// The changes of a key; see [Change].
 const (
 	Added     = "added"
 	Removed   = "removed"
@@ -25,14 +25,14 @@ const (
 	Unchanged = "unchanged"
 )
 
-// Change is what happened to one key of the secret at a path. It holds no value.
+// Change is the change of one key of the secret at a path. It holds no value.
 type Change struct {
 	Path string `json:"path"`
-	Key  string `json:"key"` // empty for a secret without keys that came or went
+	Key  string `json:"key"` // empty for an added or removed secret without keys
 	What string `json:"change"`
 }
 
-// Diff tells how one document became another, in the order of paths and keys.
+// Diff lists the changes from one document to another, in the order of paths and keys.
 func Diff(before, after Document) []Change {
 	var changes []Change
 	for _, path := range union(before.Paths(), after.Paths()) {
@@ -79,10 +79,10 @@ func union(a, b []string) []string {
 }
 
 // Set returns the text of a document with one key of the secret at path set to
-// value; what is not there yet is made. The key is a name as it stands in the
+// value; it makes a missing secret or key. The key is a name as it stands in the
 // document: dots do not go deeper. Comments stay and so does the order, while
 // blank lines and the form of a value may not. All other values are compared with
-// those of before: when one came out differently, there is an error and no text.
+// those of before: if one differs, there is an error and no text.
 func Set(text []byte, path store.Path, key string, value secret.Tree) ([]byte, error) {
 	r, err := revise(text)
 	if err != nil {
@@ -154,7 +154,7 @@ type revision struct {
 	document *yaml.Node
 	indent   int
 	before   Document
-	want     map[string]secret.Tree // what must be read from the new text
+	want     map[string]secret.Tree // the content that the new text must have
 }
 
 func revise(text []byte) (*revision, error) {
@@ -162,14 +162,14 @@ func revise(text []byte) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	document, err := decode(text)
+	document, _, err := decode(text)
 	if err != nil {
 		return nil, err
 	}
 	return &revision{document, indentation(document.Content[0]), before, maps.Clone(before.secrets)}, nil
 }
 
-// indentation is what the document has before the first key of a secret.
+// indentation is the document's own before the first key of a secret.
 func indentation(root *yaml.Node) int {
 	for pair := range slices.Chunk(root.Content, 2) {
 		if inside := pair[1].Content; root.Style&yaml.FlowStyle == 0 && pair[1].Style&yaml.FlowStyle == 0 && len(inside) > 0 {
@@ -205,7 +205,7 @@ func (r *revision) has(path store.Path) error {
 func (r *revision) deeper(path store.Path, key string) error {
 	tree, _ := r.before.Get(path)
 	if _, err := tree.Get(key); err != nil {
-		return nil //nolint:nilerr // that nothing is there is what was to be found out
+		return nil //nolint:nilerr // no value there is the good case
 	}
 	return fmt.Errorf("%q: %q lies inside another key; set that one whole, as JSON, or edit the document", path, key)
 }
@@ -236,7 +236,7 @@ func (r *revision) text() ([]byte, error) {
 	encoder := yaml.NewEncoder(&out)
 	encoder.SetIndent(r.indent)
 	if err := errors.Join(encoder.Encode(r.document), encoder.Close()); err != nil {
-		return nil, errRewrite // what yaml.v3 says may quote a value
+		return nil, errRewrite // the text of yaml.v3 may quote a value
 	}
 	if out.Len() > MaxPlaintext {
 		return nil, errTooLarge
@@ -248,7 +248,7 @@ func (r *revision) text() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// child finds the value of a key, and makes it when there is a way to.
+// child finds the value of a key; create makes a missing one.
 func child(mapping *yaml.Node, key string, create func() *yaml.Node) *yaml.Node {
 	if at := index(mapping, key); at >= 0 {
 		return mapping.Content[at+1]
@@ -273,8 +273,8 @@ func put(mapping *yaml.Node, key string, value *yaml.Node) {
 	mapping.Content[at+1] = value
 }
 
-// remove takes a key and the comment above it away. A comment below it may be
-// about something else and stays.
+// remove deletes a key and the comment above it. A comment below it may be about
+// another key and stays.
 func remove(mapping *yaml.Node, key string) {
 	at := index(mapping, key)
 	below := mapping.Content[at].FootComment
@@ -294,7 +294,7 @@ func paragraphs(texts ...string) string {
 	return strings.Join(slices.DeleteFunc(texts, func(t string) bool { return t == "" }), "\n\n")
 }
 
-// index is where a key stands in the content of a mapping, or -1.
+// index is the place of a key in the content of a mapping, or -1.
 func index(mapping *yaml.Node, key string) int {
 	for at := 0; at < len(mapping.Content); at += 2 {
 		if mapping.Content[at].Value == key {

@@ -216,6 +216,7 @@ func TestParseValueMistakes(t *testing.T) {
 		"open":        {`{"a": "canary"`, notJSON},
 		"bytes":       {"\"\xff\"", notJSON},
 		"deep":        {strings.Repeat("[", 1<<20), notJSON},
+		"half":        {`["canary \ud83d"]`, `holds half of a character, such as \ud83d without \ude00; write both halves, or the character itself`},
 		"a key twice": {`[{"canary": 1, "canary": 2}]`, "has a key twice in one map"},
 	}
 	for name, test := range tests {
@@ -239,6 +240,7 @@ func FuzzSet(f *testing.F) {
 		f.Add([]byte("{a: {b: c}}"), "a/b", value, value)
 	}
 	f.Add([]byte("a:\n  b: |+\n    x\n\n  c: >-\n    y\n   # z\n"), "a", "d", "e")
+	f.Add([]byte("{\"a/b\": {\"c\": \"\\/\u0085\x7f\", \"n\": [1e400, -0]}}"), "a/b", "d", "\u0085")
 	f.Fuzz(func(t *testing.T, text []byte, at, key, value string) {
 		place, err := store.ParsePath(at)
 		before, parseErr := bundle.Parse(text)

@@ -1,10 +1,12 @@
 package bundle
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -14,12 +16,12 @@ import (
 // [MaxPlaintext], armored, with room for many recipients.
 const MaxCiphertext = 8 << 20
 
-// ageIntro is how an age file begins that is not armored.
+// ageIntro is the beginning of an age file without armor.
 const ageIntro = "age-encryption.org/v1\n"
 
 // Encrypt encrypts plaintext for every recipient and armors it. It does not look
-// into the plaintext; see [Parse]. Before the plaintext it puts a line that notes
-// the recipients, which [Decrypt] takes away and [Recipients] reads.
+// into the plaintext; see [Parse]. Before the plaintext it puts a line with the
+// recipients, which [Decrypt] takes away and [Recipients] reads.
 func Encrypt(plaintext []byte, recipients []age.Recipient) ([]byte, error) {
 	if len(recipients) == 0 {
 		return nil, errors.New("encrypt: no recipients; nobody could open the bundle")
@@ -92,9 +94,9 @@ var errDamaged = errors.New("is damaged or cut short; copy it again, or encrypt 
 // ParseIdentities reads an identity file: one AGE-SECRET-KEY-1... a line, empty
 // lines and comments aside. The error has the line and nothing of its content.
 func ParseIdentities(data []byte) ([]age.Identity, error) {
-	identities, err := age.ParseIdentities(bytes.NewReader(data))
+	identities, err := keys(data, "identity", age.ParseIdentities)
 	if err != nil {
-		return nil, fmt.Errorf("%s; write one AGE-SECRET-KEY-1... on each line, 'keymount bundle keygen' makes one", wrongLine(err, "identity"))
+		return nil, fmt.Errorf("%w; write one AGE-SECRET-KEY-1... on each line, 'keymount bundle keygen' makes one", err)
 	}
 	return identities, nil
 }
@@ -103,18 +105,34 @@ func ParseIdentities(data []byte) ([]age.Identity, error) {
 // comments aside. The error has the line and nothing of its content, which may
 // be an identity by mistake.
 func ParseRecipients(data []byte) ([]age.Recipient, error) {
-	recipients, err := age.ParseRecipients(bytes.NewReader(data))
+	recipients, err := keys(data, "recipient", age.ParseRecipients)
 	if err != nil {
-		return nil, fmt.Errorf("%s; write one age1... on each line, 'keymount bundle keygen' prints one", wrongLine(err, "recipient"))
+		return nil, fmt.Errorf("%w; write one age1... on each line, 'keymount bundle keygen' prints one", err)
 	}
 	return recipients, nil
 }
 
-// wrongLine keeps the line of an error of age, whose text may quote a key.
-func wrongLine(err error, what string) string {
-	var line int
-	if _, scanErr := fmt.Sscanf(err.Error(), "error at line %d", &line); scanErr != nil {
-		return "holds no " + what
+// keys has age parse a file line by line, to know the line of a mistake without the words of
+// age's error, which may quote a key. A file of anything but short lines of text is none.
+func keys[K any](data []byte, name string, parse func(io.Reader) ([]K, error)) ([]K, error) {
+	var all []K
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Bytes()
+		switch {
+		case len(line) == 0 || line[0] == '#':
+			continue
+		case !utf8.Valid(line):
+			return nil, errors.New("holds no " + name)
+		}
+		parsed, err := parse(bytes.NewReader(line))
+		if err != nil {
+			return nil, fmt.Errorf("line %d is no age %s", n, name)
+		}
+		all = append(all, parsed...)
 	}
-	return fmt.Sprintf("line %d is no age %s", line, what)
+	if lines.Err() != nil || len(all) == 0 {
+		return nil, errors.New("holds no " + name)
+	}
+	return all, nil
 }

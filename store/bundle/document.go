@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/internal/strict"
+	"github.com/keymount/keymount/internal/surrogate"
 	"github.com/keymount/keymount/store"
 )
 
@@ -25,7 +26,7 @@ const MaxPlaintext = 4 << 20
 // mostMistakes bounds one error: a document of the wrong kind has thousands.
 const mostMistakes = 20
 
-// Document is what a bundle holds: a secret for each path. The zero Document
+// Document is the content of a bundle: a secret for each path. The zero Document
 // holds none. It may be shared and used from several goroutines.
 type Document struct{ secrets map[string]secret.Tree }
 
@@ -45,18 +46,17 @@ func (d Document) Paths() []string { return slices.Sorted(maps.Keys(d.secrets)) 
 //	  password: "0123"
 //
 // Numbers stay as written (1.10 stays 1.10), timestamps and keys are texts, a
-// !!binary is decoded. Anchors, aliases and merge keys are refused, and so is
-// whatever is there twice. The error has every mistake with its line (the first
-// twenty) and no value.
+// !!binary is decoded. A document that is JSON is read as JSON. Anchors, aliases, merge keys and repeated keys are refused. The
+// error has every mistake with its line (the first twenty) and no value.
 func Parse(data []byte) (Document, error) {
 	if len(data) > MaxPlaintext {
 		return Document{}, errTooLarge
 	}
-	root, err := decode(data)
+	root, halves, err := decode(data)
 	if err != nil {
 		return Document{}, err
 	}
-	var p parser
+	p := parser{halves: halves}
 	secrets := p.document(root.Content[0])
 	if err := p.err(); err != nil {
 		return Document{}, err
@@ -69,32 +69,37 @@ var (
 	errTooLarge = fmt.Errorf("holds more than %d MiB; split it into several bundles, each a store of its own", MaxPlaintext>>20)
 )
 
-// decode returns the one YAML document in data, a node with one node inside.
-func decode(data []byte) (*yaml.Node, error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
+// decode returns the one document in data, JSON or YAML, a node with one node inside, and the
+// nodes in it that hold half of a character, as JSON can have it.
+func decode(data []byte) (*yaml.Node, map[*yaml.Node]bool, error) {
+	if document, halves := surrogate.JSON(data); document != nil {
+		return document, halves, nil
+	}
+	hidden := surrogate.Hide(data)
+	decoder := yaml.NewDecoder(bytes.NewReader(hidden.Text))
 	var first, second yaml.Node
 	switch err := decoder.Decode(&first); {
 	case errors.Is(err, io.EOF):
-		return nil, errEmpty
+		return nil, nil, errEmpty
 	case err != nil:
-		return nil, syntaxMistake(data, err)
+		return nil, nil, syntaxMistake(data, err)
 	}
 	switch err := decoder.Decode(&second); {
 	case err == nil:
-		return nil, fmt.Errorf("line %d: a second YAML document; a bundle is one, remove the --- between them", second.Line)
+		return nil, nil, fmt.Errorf("line %d: a second YAML document; a bundle is one, remove the --- between them", second.Line)
 	case !errors.Is(err, io.EOF):
-		return nil, syntaxMistake(data, err)
+		return nil, nil, syntaxMistake(data, err)
 	}
-	return &first, nil
+	return &first, hidden.Restore(&first), nil
 }
 
-// syntaxMistake keeps the place of err alone: what yaml.v3 says may quote a value.
+// syntaxMistake keeps only the place of err: the text of yaml.v3 may quote a value.
 func syntaxMistake(data []byte, err error) error {
-	if match := regexp.MustCompile(`unknown anchor '(.*)' referenced`).FindStringSubmatch(err.Error()); match != nil {
-		before, _, _ := bytes.Cut(data, []byte("*"+match[1]))
+	if anchor, ok := strict.UnknownAnchor(err); ok {
+		before, _, _ := bytes.Cut(data, []byte("*"+anchor))
 		return fmt.Errorf("line %d: %s", 1+bytes.Count(before, []byte("\n")), aliasRefused)
 	}
-	line := regexp.MustCompile(`line \d+`).FindString(err.Error())
+	line := strict.SyntaxAt(err)
 	if line == "" {
 		return errors.New("is not YAML; look for control characters and bytes that are not UTF-8")
 	}
@@ -104,11 +109,13 @@ func syntaxMistake(data []byte, err error) error {
 const (
 	anchorRefused = "anchors (&) are refused; write the value out, or quote a text that starts with &"
 	aliasRefused  = "aliases (*) are refused; write the value out, or quote a text that starts with *"
+	halfRefused   = `holds half of a character, such as \ud83d without \ude00; write both halves, or the character itself`
 	tagRefused    = "unknown tag; quote a text that starts with an exclamation mark"
 )
 
-// parser turns nodes into values and collects what is wrong with them.
+// parser turns nodes into values and collects their mistakes.
 type parser struct {
+	halves   map[*yaml.Node]bool
 	at       []string // the path, then the keys down to the current value
 	mistakes []error
 }
@@ -173,7 +180,8 @@ func (p *parser) secret(secrets map[string]secret.Tree, path string, key, value 
 	})
 }
 
-// entries calls f for every entry of a map, after the mistakes a key can have.
+// entries calls f for every entry of a map with a good key, and notes the other keys as
+// mistakes.
 func (p *parser) entries(node *yaml.Node, f func(name string, key, value *yaml.Node)) {
 	lines := make(map[string]int)
 	for pair := range slices.Chunk(node.Content, 2) {
@@ -193,14 +201,16 @@ func (p *parser) entries(node *yaml.Node, f func(name string, key, value *yaml.N
 	}
 }
 
-// allowed refuses what a plain document does not need and what could make a
-// value differ from what a reader of the file sees.
+// allowed refuses YAML that a plain document does not need and that could make a value
+// differ from its text in the file.
 func (p *parser) allowed(n *yaml.Node) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
 		p.mistake(n, aliasRefused)
 	case n.Anchor != "":
 		p.mistake(n, anchorRefused)
+	case p.halves[n]:
+		p.mistake(n, halfRefused)
 	case !knownTag(n):
 		p.mistake(n, tagRefused)
 	default:
@@ -220,7 +230,7 @@ func knownTag(n *yaml.Node) bool {
 	return slices.Contains(known, n.ShortTag())
 }
 
-// value returns what the node holds as [secret.NewTree] takes it.
+// value returns the content of the node as [secret.NewTree] takes it.
 func (p *parser) value(n *yaml.Node) any {
 	switch {
 	case !p.allowed(n):
@@ -268,7 +278,7 @@ func (p *parser) scalar(n *yaml.Node) any {
 	return n.Value
 }
 
-// isJSONNumber tells numbers from the other texts that are valid JSON by their ends.
+// isJSONNumber tells numbers from other valid JSON by their first and last byte.
 func isJSONNumber(text string) bool {
 	digit := func(c byte) bool { return '0' <= c && c <= '9' }
 	return text != "" && (text[0] == '-' || digit(text[0])) && digit(text[len(text)-1]) && json.Valid([]byte(text))

@@ -24,6 +24,10 @@ func TestParse(t *testing.T) {
 		"quoted null":       {"'~'", "~"},
 		"quoted merge":      {`"<<"`, "<<"},
 		"empty text":        {`""`, ""},
+		"two halves":        {`"\ud83d\ude00 \\ud83d \u00fc"`, `😀 \ud83d ü`},
+		"no halves":         {`'\ud83d\ude00'`, `\ud83d\ude00`},
+		"YAML around JSON":  {`{"a": "https://x", "b": 1e400}`, map[string]any{"a": "https://x", "b": "1e400"}},
+		"halves in JSON":    {`{"\ud83d\ude00": ["\ud83d\ude01"]}`, map[string]any{"😀": []any{"😁"}}},
 		"block":             {"|\n      two\n      lines\n", "two\nlines\n"},
 		"folded":            {">-\n      one\n      line\n", "one line"},
 		"tagged text":       {"!!str 12", "12"},
@@ -60,6 +64,40 @@ func TestParse(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			document, err := bundle.Parse([]byte("shop/db:\n  value: " + test.yaml + "\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(any(map[string]any{"value": test.want}), reveal(t, document, "shop/db")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A bundle that is JSON means what JSON says, also where YAML has other rules.
+func TestParseJSON(t *testing.T) {
+	long := strings.Repeat("k", 1025)
+	tests := map[string]struct {
+		json string
+		want any
+	}{
+		"slash":                {`"https:\/\/x"`, "https://x"},
+		"next line":            {"\"a\u0085b\"", "a\u0085b"},
+		"separators":           {"\"a\u2028\u2029\ufeffb\"", "a\u2028\u2029\ufeffb"},
+		"delete":               {"\"a\x7fb\"", "a\x7fb"},
+		"long key":             {`{"` + long + `": "x"}`, map[string]any{long: "x"}},
+		"break before a colon": {"{\"k\"\n: \"x\"}", map[string]any{"k": "x"}},
+		"tabs":                 {"{\n\t\"k\":\t[\n\t1\t]\n}", map[string]any{"k": []any{json.Number("1")}}},
+		"merge key":            {`{"<<": {"k": "x"}}`, map[string]any{"<<": map[string]any{"k": "x"}}},
+		"scalars":              {`[null, true, false, "", "true", "1", "~", {}]`, []any{nil, true, false, "", "true", "1", "~", map[string]any{}}},
+		"numbers": {`[0, -0, 1.10, 1E+7, 1e400, 12345678901234567890123]`, []any{
+			json.Number("0"), json.Number("-0"), json.Number("1.10"), json.Number("1E+7"), json.Number("1e400"), json.Number("12345678901234567890123"),
+		}},
+		"two halves": {`"\ud83d\ude00 \\ud83d"`, `😀 \ud83d`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			document, err := bundle.Parse([]byte(`{"shop/db": {"value": ` + test.json + `}}`))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,6 +167,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(readFile(f, file))
 	}
 	f.Add([]byte("shop/db:\n  username: shop\n  port: 5432\n  hosts: [a, {b: !!binary aGk=}]\n"))
+	f.Add([]byte(`{"shop/db": {"url": "https:\/\/x", "n": [1e400, {}, null]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		document, err := bundle.Parse(data)
 		if err != nil {

@@ -2,6 +2,6 @@ package bundle
 
 import "time"
 
-// SetNow replaces the clock, before the first read. It is asked once for every
-// file that is read.
+// SetNow replaces the clock, before the first read. It is called once for every file
+// read.
 func (b *Bundle) SetNow(now func() time.Time) { b.now = now }

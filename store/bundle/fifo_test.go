@@ -9,7 +9,7 @@ import (
 	"github.com/keymount/keymount/store"
 )
 
-// A FIFO without a writer would hold up whoever opens it.
+// A FIFO without a writer would block its reader.
 func TestFIFO(t *testing.T) {
 	n := newShop(t)
 	n.remove(n.file)
@@ -17,5 +17,5 @@ func TestFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.want("one")
-	n.wantError(n.bundle.Check(t.Context()), store.ErrInvalid, "invalid: bundle DIR/secrets.age: is not a regular file")
+	n.wantError(n.bundle.Check(t.Context()), store.Invalid, "invalid: bundle DIR/secrets.age: is not a regular file")
 }

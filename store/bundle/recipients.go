@@ -10,12 +10,12 @@ import (
 	"filippo.io/age"
 )
 
-// notePrefix starts the line that notes the recipients. It stands first, where it
-// cannot become part of a value, and is a comment to readers that know no bundles.
+// notePrefix starts the line with the recipients. The line stands first, where it cannot
+// become part of a value, and is a comment to other readers of YAML.
 const notePrefix = "# keymount recipients: "
 
-// note is the line for these recipients, or nothing when one of them has no
-// spelling that [ParseRecipients] reads: half a list would lock people out.
+// note is the line for these recipients, or nothing when [ParseRecipients] could not
+// read one of them: half a list would lock people out.
 func note(recipients []age.Recipient) []byte {
 	var names []string
 	for _, r := range recipients {
@@ -40,10 +40,10 @@ func splitNote(plaintext []byte) (noted, rest []byte) {
 	return noted, rest
 }
 
-// Recipients returns everybody who can open a bundle file, so that it can be
-// encrypted for them again. It fails rather than leaving somebody out: when the
-// file says nothing about them, or another program encrypted it since. The error
-// reads as the rest of a sentence about the file.
+// Recipients returns all recipients of a bundle file, so that it can be encrypted for
+// them again. It fails rather than leave one out: when the file has no note of them, or
+// another program encrypted it since. The error reads as the rest of a sentence about
+// the file.
 func Recipients(data []byte, identities []age.Identity) ([]age.Recipient, error) {
 	noted, _, err := open(data, identities)
 	if err != nil {
@@ -53,7 +53,7 @@ func Recipients(data []byte, identities []age.Identity) ([]age.Recipient, error)
 	if err != nil {
 		return nil, err
 	}
-	own := opener(data, identities)
+	own := ownRecipient(data, identities)
 	if noted == nil {
 		if count == 1 && own != nil {
 			return []age.Recipient{own}, nil
@@ -69,8 +69,8 @@ func Recipients(data []byte, identities []age.Identity) ([]age.Recipient, error)
 
 const noteCure = "name them all once, with 'keymount bundle rekey', which notes them in the bundle"
 
-// Names spells recipients as [ParseRecipients] reads them. A kind of recipient
-// that has no such spelling gets an empty name.
+// Names spells recipients as [ParseRecipients] reads them. A recipient without such a
+// spelling gets an empty name.
 func Names(recipients []age.Recipient) []string {
 	names := make([]string, len(recipients))
 	for i, r := range recipients {
@@ -90,8 +90,7 @@ func recipientName(r age.Recipient) string {
 	}
 }
 
-// RecipientOf returns what to encrypt for so that identity opens it; nil for an
-// identity that does not tell.
+// RecipientOf returns identity's own recipient; nil for an identity that does not tell.
 func RecipientOf(identity age.Identity) age.Recipient {
 	switch i := identity.(type) {
 	case *age.X25519Identity:
@@ -103,8 +102,8 @@ func RecipientOf(identity age.Identity) age.Recipient {
 	}
 }
 
-// opener is the recipient of the identity that opens the file.
-func opener(data []byte, identities []age.Identity) age.Recipient {
+// ownRecipient is the recipient of the identity that opens the file.
+func ownRecipient(data []byte, identities []age.Identity) age.Recipient {
 	for _, identity := range identities {
 		if _, err := decrypt(data, []age.Identity{identity}); err == nil {
 			return RecipientOf(identity)
@@ -113,15 +112,14 @@ func opener(data []byte, identities []age.Identity) age.Recipient {
 	return nil
 }
 
-// countRecipients counts the recipients in the header of an age file, whoever
-// they are. Some programs add one for nobody, whose type ends in -grease, so that
-// readers stay used to what they do not know.
+// countRecipients counts the recipients in the header of an age file. Some programs add
+// a dummy of a type that ends in -grease, so that readers stay used to unknown types.
 func countRecipients(data []byte) (int, error) {
 	r, err := unarmored(data)
 	if err != nil {
 		return 0, err
 	}
-	_, err = age.Decrypt(r, nobody{})
+	_, err = age.Decrypt(r, noIdentity{})
 	var header *age.NoIdentityMatchError
 	if !errors.As(err, &header) {
 		return 0, errDamaged
@@ -130,8 +128,8 @@ func countRecipients(data []byte) (int, error) {
 	return len(types), nil
 }
 
-// nobody opens nothing.
-type nobody struct{}
+// noIdentity opens no file.
+type noIdentity struct{}
 
 // Unwrap implements [age.Identity].
-func (nobody) Unwrap([]*age.Stanza) ([]byte, error) { return nil, age.ErrIncorrectIdentity }
+func (noIdentity) Unwrap([]*age.Stanza) ([]byte, error) { return nil, age.ErrIncorrectIdentity }

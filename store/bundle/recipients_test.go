@@ -79,7 +79,7 @@ func TestRecipientsWithoutNames(t *testing.T) {
 
 type unnamed struct{ age.Recipient }
 
-// Other programs add a recipient for nobody.
+// Other programs add a dummy recipient.
 func TestRecipientsIgnoreGrease(t *testing.T) {
 	identity := newIdentity(t)
 	sealed := encrypt(t, identity.Recipient(), grease{})

@@ -14,14 +14,18 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/internal/surrogate"
 )
 
 // ParseValue reads one JSON value: a text in quotes, a number, true, false, null,
 // a list or a map. Numbers stay as written; a map with a key twice is refused. The
-// errors hold nothing of it.
+// errors hold nothing of the value.
 func ParseValue(data []byte) (secret.Tree, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return secret.Tree{}, errors.New("is not JSON; put quotes around a text, or leave out --json")
+	}
+	if surrogate.HasHalf(string(data)) {
+		return secret.Tree{}, errors.New(halfRefused)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
@@ -32,8 +36,8 @@ func ParseValue(data []byte) (secret.Tree, error) {
 	return secret.NewTree(value)
 }
 
-// nextValue reads token by token: encoding/json keeps silent about keys that are
-// there twice. The JSON is known to be valid, and not too deep.
+// nextValue reads token by token: encoding/json keeps silent about repeated keys. The
+// JSON is known to be valid, and not too deep.
 func nextValue(decoder *json.Decoder) (any, error) {
 	token, err := decoder.Token()
 	if err != nil {
@@ -66,7 +70,7 @@ func nextMap(decoder *json.Decoder) (any, error) {
 		if err != nil || !ok {
 			return nil, errors.New("is not JSON")
 		}
-		if _, twice := values[key]; twice { // and the key is part of the value
+		if _, twice := values[key]; twice { // the error has no key, a part of the value
 			return nil, errors.New("has a key twice in one map")
 		}
 		if values[key], err = nextValue(decoder); err != nil {

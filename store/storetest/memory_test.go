@@ -14,12 +14,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(_ *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
+	storetest.Read(t, func(_ *testing.T, secrets map[string]map[string]any) storetest.Subject {
 		memory := storetest.NewMemory()
 		for path, data := range secrets {
 			memory.Set(path, data)
 		}
-		return memory, store.Session{}
+		return storetest.Subject{Store: memory, Faults: memory.Faults()}
 	})
 }
 
@@ -47,11 +47,11 @@ func TestMemoryChanges(t *testing.T) {
 func TestMemoryBehave(t *testing.T) {
 	memory := storetest.NewMemory()
 	memory.Set("shop/db", map[string]any{"hosts": "a"})
-	memory.Behave(func(_ context.Context, session store.Session, ref store.Ref) error {
+	memory.Behave(func(_ context.Context, session store.Caller, ref store.Ref) error {
 		if session.Role != "tester" || ref.Path.String() != "shop/db" {
 			t.Errorf("asked for %v by %q", ref.Path, session.Role)
 		}
-		return store.ErrNotFound
+		return store.NotFound
 	})
 	if got := read(t, memory); got != "not found" {
 		t.Errorf("while it misbehaves: %s", got)
@@ -72,8 +72,8 @@ func read(t *testing.T, s store.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value, err := s.Read(t.Context(), store.Session{Role: "tester"}, store.Ref{Path: path})
-	if errors.Is(err, store.ErrNotFound) {
+	value, err := s.Read(t.Context(), store.Caller{Role: "tester"}, store.Ref{Path: path})
+	if errors.Is(err, store.NotFound) {
 		return "not found"
 	}
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/keymount/keymount/store"
 )
 
-// Connections that hang while they are made have a bound, too, though those who
-// wanted them gave up long ago.
+// Connections that hang while they are made have a bound, too, although their requests
+// gave up long ago.
 func TestConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 96
@@ -30,7 +30,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			reads.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				if err := r.read(ctx, t, db); !errors.Is(err, store.ErrUnavailable) {
+				if err := r.read(ctx, t, db); !errors.Is(err, store.Unavailable) {
 					t.Error(err)
 				}
 			})

@@ -1,41 +1,46 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/store"
 )
 
 const (
-	// mostSilences is how many attempts in a row get no answer before an address is
-	// doubted.
+	// mostSilences is the number of attempts in a row without an answer that make an
+	// address doubtful.
 	mostSilences = 3
-	// probeLimit ends a probe. It is also what an attempt must have lasted at least to
-	// say something when its caller gave up.
+	// probeLimit ends a probe. An attempt that its caller gave up counts only if it
+	// lasted as long.
 	probeLimit = 2 * time.Second
 	// An address out of reach is probed after pauseFirst, then after pauses that
-	// double up to pauseMost.
+	// double up to pauseMost: with a probe that hangs to its limit, an address that
+	// answers again is found out within 5 s.
 	pauseFirst = time.Second
-	pauseMost  = 15 * time.Second
+	pauseMost  = 2500 * time.Millisecond
 )
 
-// breaker spares requests to an address that is out of reach the time to find that
-// out. When several attempts in a row got no answer, or one did not within its limit,
-// the address is doubted, and the next request probes: it asks for the server's health
-// before it goes on. It is not the failures themselves that count, since an engine
-// that hangs or fails, or a class that makes it, must not cost others their secrets.
-// Without an answer to a probe the breaker opens, and requests fail at once. After a
-// pause one of them probes again, the others still fail; any answer closes it.
+// breaker lets requests to an address out of reach fail at once. Several attempts in a
+// row without an answer, or one that ran to its limit, make the address doubtful, and
+// the next request probes: it asks for the server's health before it goes on. Failed
+// attempts alone do not open the breaker, since an engine that hangs or fails, or a
+// class that makes it, must not cost others their secrets. Without an answer to a
+// probe the breaker opens, and requests fail at once. After a pause one of them probes
+// again, the others still fail; any answer closes the breaker.
 type breaker struct {
 	host string
 	log  *slog.Logger
+	back *recovery // of all addresses
 
 	mu       sync.Mutex
 	silences int       // in a row
@@ -47,32 +52,58 @@ type breaker struct {
 	probing  bool
 }
 
-// silence is an error of an address that gave no answer.
+// recovery wakes all calls that wait for an address out of reach, when one answers again. The
+// zero recovery is ready.
+type recovery struct {
+	mu   sync.Mutex
+	back chan struct{}
+}
+
+// next is closed with the next answer of an address that was out of reach.
+func (r *recovery) next() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.back == nil {
+		r.back = make(chan struct{})
+	}
+	return r.back
+}
+
+func (r *recovery) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.back != nil {
+		close(r.back)
+		r.back = nil
+	}
+}
+
+// silence is the error of an attempt without an answer.
 type silence struct {
-	error
-	cause string // without what the server said, which is for its caller alone
-	limit bool   // the attempt ran to its limit
+	failure *store.Error
+	cause   string // without the server's own words, which are for the caller alone
+	limit   bool   // the attempt ran to its limit
 }
 
-func (s *silence) Unwrap() error { return s.error }
+func (s *silence) Error() string { return s.failure.Error() }
 
-// newSilence is of a kind of store; err is how the attempt ended, nil for an answer.
-func newSilence(kind error, cause, said string, err error) *silence {
-	return &silence{fmt.Errorf("%w: %s%s", kind, cause, said), cause, errors.Is(err, context.DeadlineExceeded)}
+func (s *silence) Unwrap() error { return s.failure }
+
+// newSilence describes an attempt: uncertain if it may have been carried out, and
+// ended by err, or by an answer if err is nil.
+func newSilence(uncertain bool, cause string, said reasons, err error) *silence {
+	return &silence{&store.Error{Reason: store.Unavailable, Said: said.after(cause), Uncertain: uncertain}, cause, errors.Is(err, context.DeadlineExceeded)}
 }
 
-// shut is the error of an address that is not asked now.
-type shut struct {
-	text  string
-	pause time.Duration // until the next probe; none is left while there is one
-}
+// shut is the error of a request that an open breaker stops.
+type shut struct{ failure *store.Error }
 
-func (s *shut) Error() string { return store.ErrUnavailable.Error() + ": " + s.text }
+func (s *shut) Error() string { return s.failure.Error() }
 
-func (s *shut) Unwrap() error { return store.ErrUnavailable }
+func (s *shut) Unwrap() error { return s.failure }
 
-// refusal is why a request cannot be sent now; nil when it can, or can probe.
-func (b *breaker) refusal(now time.Time) error {
+// check is nil when a request can be sent now, or can probe.
+func (b *breaker) check(now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open && !b.dueLocked(now) {
@@ -81,8 +112,8 @@ func (b *breaker) refusal(now time.Time) error {
 	return nil
 }
 
-// enter tells whether a request may be sent: at once, or after whoever asks has
-// probed, or not.
+// enter tells whether a request may be sent: at once, after a probe of its own, or
+// not (an error).
 func (b *breaker) enter(now time.Time) (probe bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,21 +126,30 @@ func (b *breaker) enter(now time.Time) (probe bool, err error) {
 	return probe, nil
 }
 
-// dueLocked tells whether it is time for a probe, also after the clock was set back.
+// beginProbe claims the probe of an address out of reach; false while another is under way.
+func (b *breaker) beginProbe() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	begins := b.open && !b.probing
+	b.probing = b.probing || begins
+	return begins
+}
+
+// dueLocked tells whether a probe is due, also after the clock was set back.
 func (b *breaker) dueLocked(now time.Time) bool {
 	pause := b.next.Sub(now)
 	return !b.probing && (pause <= 0 || pause > pauseMost)
 }
 
 func (b *breaker) shutLocked(now time.Time) *shut {
-	return &shut{
-		text:  fmt.Sprintf("%s (out of reach since %s)", b.cause, b.since.UTC().Format(time.RFC3339)),
-		pause: max(0, b.next.Sub(now)),
-	}
+	e := store.Unavailable.Errorf("%s (out of reach since %s)", b.cause, b.since.UTC().Format(time.RFC3339))
+	e.RetryAfter = max(0, b.next.Sub(now)) // until the next probe; zero during one
+	e.Back = b.back.next()
+	return &shut{e}
 }
 
-// silent notes an attempt without an answer, and when it began. One that ran to its
-// limit is enough to doubt the address.
+// silent notes an attempt without an answer. With enough it makes the address doubtful
+// by itself, since it ran to its limit.
 func (b *breaker) silent(enough bool, began time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,28 +162,29 @@ func (b *breaker) silent(enough bool, began time.Time) {
 	}
 }
 
-// answered closes the breaker, whoever got the answer.
+// answered closes the breaker after any request's answer.
 func (b *breaker) answered(ctx context.Context, now time.Time) {
 	b.mu.Lock()
 	wasOpen, since := b.open, b.since
 	b.open, b.silences = false, 0
-	if b.probing { // doubted again, it is not probed again at once
+	if b.probing { // an address doubtful again is not probed at once
 		b.next = now.Add(pauseFirst)
 	}
 	b.mu.Unlock()
 	if wasOpen {
+		b.back.wake()
 		b.log.LogAttrs(ctx, slog.LevelInfo, "a store's address answers again",
 			slog.String("address", b.host), slog.String("after", now.Sub(since).Round(time.Second).String()))
 	}
 }
 
-// probed ends a probe. Without an answer, s says why; it is nil, too, when the caller
-// gave up and nobody knows.
+// probed ends a probe. s is its failure; nil after an answer, and also when the caller
+// gave up before one.
 func (b *breaker) probed(ctx context.Context, s *silence, now time.Time) {
 	b.mu.Lock()
 	wasOpen := b.open
 	b.probing = false
-	if s != nil && b.silences > 0 { // nobody got an answer meanwhile
+	if s != nil && b.silences > 0 { // no request got an answer meanwhile
 		b.openLocked(s.cause, now)
 	}
 	opens := b.open && !wasOpen
@@ -164,32 +205,64 @@ func (b *breaker) openLocked(cause string, now time.Time) {
 	b.next = now.Add(b.pause - rand.N(b.pause/4)) //nolint:gosec // a jitter needs no unguessable numbers
 }
 
+func (b *breaker) isOpen() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
 func (b *breaker) isProbed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.probing
 }
 
-// order is the addresses in the order in which to ask them, from the one that
-// answered last. One that somebody is just probing has time until the others failed.
+// probeAll probes all addresses at once when all are out of reach, so that one that answers
+// again does not wait for those that hang. It returns with the first answer.
+func (c *Conn) probeAll(ctx context.Context) {
+	if len(c.breakers) == 1 || slices.ContainsFunc(c.breakers, func(b *breaker) bool { return !b.isOpen() }) {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan int, len(c.breakers))
+	probes := 0
+	for i, b := range c.breakers {
+		if b.beginProbe() {
+			probes++
+			go func() {
+				defer func() { ended <- i }()
+				_ = contain.Run(func() error { c.probe(ctx, i); return nil }) // a probe says nothing to its caller
+			}()
+		}
+	}
+	for range probes {
+		if i := <-ended; !c.breakers[i].isOpen() {
+			return
+		}
+	}
+}
+
+// order sorts the addresses for a request: first the one that answered last. One with
+// a probe in flight is asked after the others.
 func (c *Conn) order() []int {
 	first := c.start()
-	var order, later []int
+	var order, probed []int
 	for n := range c.bases {
 		if i := (first + n) % len(c.bases); c.breakers[i].isProbed() {
-			later = append(later, i)
+			probed = append(probed, i)
 		} else {
 			order = append(order, i)
 		}
 	}
-	return append(order, later...)
+	return append(order, probed...)
 }
 
-// outOfReach is why no address can be asked now; nil when one can.
+// outOfReach is the error when no address can be asked now; nil when one can.
 func (c *Conn) outOfReach() error {
 	var refusals []error
 	for _, b := range c.breakers {
-		err := b.refusal(c.now())
+		err := b.check(c.now())
 		if err == nil {
 			return nil
 		}
@@ -198,8 +271,8 @@ func (c *Conn) outOfReach() error {
 	return together(refusals)
 }
 
-// enter is nil when an address may be asked. One request at a time may have to find
-// that out.
+// enter is nil when an address may be asked. One request at a time may have to probe
+// it first.
 func (c *Conn) enter(ctx context.Context, i int) error {
 	b := c.breakers[i]
 	probe, err := b.enter(c.now())
@@ -207,24 +280,24 @@ func (c *Conn) enter(ctx context.Context, i int) error {
 		return err
 	}
 	c.probe(ctx, i)
-	return b.refusal(c.now())
+	return b.check(c.now())
 }
 
-// probe asks the server itself, which needs no token and makes nothing. A standby
-// answers with an error that is an answer, too.
+// probe asks for the server's health, which needs no token and makes nothing. The
+// error of a standby is an answer, too.
 func (c *Conn) probe(ctx context.Context, i int) {
 	var s *silence
 	defer func() { c.breakers[i].probed(ctx, s, c.now()) }()
 	limited, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	_, _, err := c.exchange(limited, i, Request{Method: http.MethodGet, Path: "sys/health"})
+	_, _, err := c.exchange(limited, i, Request{Method: http.MethodGet, Path: "sys/health", Wants: ofHealth})
 	if ctx.Err() == nil {
 		s, _ = errors.AsType[*silence](err)
 	}
 }
 
-// note tells the breaker of an attempt without an answer. One whose caller gave up
-// says nothing of the server, unless that took long.
+// note tells the breaker of an attempt without an answer. One that its caller gave up
+// tells nothing about the server, unless it lasted probeLimit.
 func (c *Conn) note(ctx context.Context, i int, err error, began time.Time) {
 	s, ok := errors.AsType[*silence](err)
 	gaveUp := ctx.Err() != nil
@@ -234,22 +307,30 @@ func (c *Conn) note(ctx context.Context, i int, err error, began time.Time) {
 	c.breakers[i].silent(s.limit && !gaveUp, began)
 }
 
-// together is all failures in one line. When no address was asked, it says how soon
-// one will be.
+// together joins failures in one line. When no address was asked, its RetryAfter is
+// the time until one will be, or Back ends it.
 func together(failures []error) error {
-	err, pause, asked := failures[0], pauseMost, false
+	if len(failures) == 1 {
+		return failures[0]
+	}
+	all := &store.Error{Reason: store.Unavailable, Cause: failures[0]}
+	pause, asked := pauseMost, false
 	for n, failure := range failures {
 		if n > 0 {
-			err = fmt.Errorf("%w; %w", err, failure)
+			all.Cause = fmt.Errorf("%w; %w", all.Cause, failure)
 		}
+		e, _ := errors.AsType[*store.Error](failure)
 		if s, ok := errors.AsType[*shut](failure); ok {
-			pause = min(pause, s.pause)
+			pause = min(pause, s.failure.RetryAfter)
 		} else {
 			asked = true
+			all.RetryAfter = max(all.RetryAfter, e.RetryAfter)
 		}
+		all.Uncertain = all.Uncertain || e.Uncertain
+		all.Back = cmp.Or(all.Back, e.Back) // one for all addresses
 	}
-	if asked {
-		return err
+	if !asked {
+		all.RetryAfter = pause
 	}
-	return store.RetryAfter(err, pause)
+	return all
 }

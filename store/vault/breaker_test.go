@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/queue"
 	"github.com/keymount/keymount/store/vault"
 )
 
@@ -97,7 +99,7 @@ type reader struct {
 	*vault.Store
 	network *network
 	conn    *vault.Conn
-	log     *bytes.Buffer // read it when nothing is under way
+	log     *bytes.Buffer // read it when nothing is in flight
 }
 
 // newReader reads from hosts of a network within a bubble. Its mounts are known, so
@@ -127,7 +129,7 @@ func newReader(t *testing.T, hosts ...string) *reader {
 
 func (r *reader) read(ctx context.Context, t *testing.T, path string) error {
 	t.Helper()
-	_, err := r.Read(ctx, session(), ref(t, path))
+	_, err := r.Read(ctx, caller(), ref(t, path))
 	return err
 }
 
@@ -168,7 +170,7 @@ func TestDeadAddressIsLeftAlone(t *testing.T) {
 			<-time.After(time.Second)
 		}
 		for range 1000 { // the first of which probes
-			if err := r.read(t.Context(), t, db); !errors.Is(err, store.ErrUnavailable) || err.Error() != refused+since {
+			if err := r.read(t.Context(), t, db); !errors.Is(err, store.Unavailable) || err.Error() != refused+since {
 				t.Fatalf("out of reach: %v", err)
 			}
 		}
@@ -191,7 +193,7 @@ func TestDeadAddressIsLeftAlone(t *testing.T) {
 		}
 		last := time.Duration(0)
 		for n, at := range probes {
-			longest := min(time.Second<<n, 15*time.Second) + 10*time.Millisecond
+			longest := min(time.Second<<min(n, 4), 2500*time.Millisecond) + 10*time.Millisecond
 			if pause := at - last; pause > longest || pause < longest*7/10 {
 				t.Errorf("probe %d came after a pause of %s, want three quarters of %s at least", n, pause, longest)
 			}
@@ -199,7 +201,7 @@ func TestDeadAddressIsLeftAlone(t *testing.T) {
 		}
 		s := shop(nil)
 		r.network.listen(t, "vault:8200", s)
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(time.Second) {
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-time.After(time.Second) {
 			_ = r.read(t.Context(), t, db)
 		}
 		if got := s.seen(); len(got) < 6 || got[0] != "GET /v1/sys/health" || s.count("health") != 1 {
@@ -213,7 +215,7 @@ func TestDeadAddressIsLeftAlone(t *testing.T) {
 	})
 }
 
-// What a request costs while the address takes connections and never answers.
+// The cost of a request while the address takes connections and never answers.
 func TestHangingAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReader(t, "vault:8200")
@@ -284,7 +286,7 @@ func TestWhatPutsAnAddressOutOfReach(t *testing.T) {
 	}
 }
 
-// A caller who gives up says nothing of the server, unless he was patient.
+// A caller that gives up proves nothing about the server, unless it waited long.
 func TestCallersWhoGiveUp(t *testing.T) {
 	for name, test := range map[string]struct {
 		patience time.Duration
@@ -318,7 +320,7 @@ func TestCallersWhoGiveUp(t *testing.T) {
 	}
 }
 
-// An engine that hangs or fails, and whoever makes it, costs the others nothing.
+// An engine that hangs or fails, and the class that makes it, cost the others nothing.
 func TestOneEngineIsNotTheServer(t *testing.T) {
 	for name, broken := range map[string]http.HandlerFunc{
 		"hangs":  func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -405,7 +407,7 @@ func TestOneProbeAtATime(t *testing.T) {
 	})
 }
 
-// A probe whose caller gives up is nobody's verdict: the next request probes.
+// A probe that its caller gives up proves nothing: the next request probes.
 func TestProbeOfACallerWhoGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReader(t, "vault:8200")
@@ -425,7 +427,7 @@ func TestProbeOfACallerWhoGivesUp(t *testing.T) {
 		<-time.After(time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		defer cancel()
-		if err := r.read(ctx, t, db); !errors.Is(err, store.ErrUnavailable) {
+		if err := r.read(ctx, t, db); !errors.Is(err, store.Unavailable) {
 			t.Errorf("got %v", err)
 		}
 		slow.Store(false)
@@ -435,8 +437,8 @@ func TestProbeOfACallerWhoGivesUp(t *testing.T) {
 	})
 }
 
-// Whoever waits for a dead store is served soon after it is back, and has not asked
-// often; all of them together come through the limit.
+// A read that waits for a dead store ends soon after it is back, after few requests;
+// all such reads together come through the limit.
 func TestRecoveryIsNoStampede(t *testing.T) {
 	const callers, places = 200, 10
 	synctest.Test(t, func(t *testing.T) {
@@ -454,7 +456,7 @@ func TestRecoveryIsNoStampede(t *testing.T) {
 			<-time.After(5 * time.Millisecond)
 			return false
 		})
-		limited := store.Limit(r, places)
+		limited := queue.Limit(login.Open(login.Options{Store: asCaller{r}}), places)
 		var back time.Time
 		time.AfterFunc(40*time.Second, func() { back = time.Now(); r.network.listen(t, "vault:8200", s) })
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -465,7 +467,7 @@ func TestRecoveryIsNoStampede(t *testing.T) {
 			all.Go(func() {
 				_, err := store.Patiently(ctx, func() (store.Value, error) {
 					tries.Add(1)
-					return limited.Read(ctx, session(), ref(t, db))
+					return limited.Read(ctx, login.Request{}, ref(t, db))
 				})
 				if err != nil {
 					t.Error(err)
@@ -474,18 +476,80 @@ func TestRecoveryIsNoStampede(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if got := time.Duration(latest.Load()); got > 18*time.Second {
+		if got := time.Duration(latest.Load()); got > 4*time.Second {
 			t.Errorf("the last caller was served %s after the store was back", got)
 		}
-		if got := tries.Load(); got > callers*15 {
+		if got := tries.Load(); got > callers*30 { // in 40 s
 			t.Errorf("%d tries of %d callers: they spin", got, callers)
 		}
 		if most.Load() > places || s.count("health") != 1 || s.count("shop/db") != callers {
 			t.Errorf("%d at a time, %d probes, %d reads", most.Load(), s.count("health"), s.count("shop/db"))
 		}
+		if got := back.Add(time.Duration(latest.Load())).Sub(time.Unix(0, probed.Load())); got > 500*time.Millisecond {
+			t.Errorf("the last caller was served %s after the answer to the probe: they were not woken", got)
+		}
 		t.Logf("%d tries of %d callers; %s after it was back the last one was served; %d requests at a time, %d in the first second after the probe",
 			tries.Load(), callers, time.Duration(latest.Load()), most.Load(), early.Load())
 	})
+}
+
+// An address that is back does not wait for others that hang, whenever it returns.
+func TestRecoveryOfOneAddress(t *testing.T) {
+	hosts := []string{"one:8200", "two:8200", "three:8200"}
+	for n := range 24 {
+		callers, host, at := 1+19*(n%2), hosts[n%3], 40*time.Second+time.Duration(n)*170*time.Millisecond
+		t.Run(fmt.Sprintf("%d callers, %s after %s", callers, host, at), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newReader(t, hosts...)
+				var well atomic.Value
+				well.Store("")
+				for _, host := range hosts {
+					r.network.listen(t, host, shop(func(_ http.ResponseWriter, r *http.Request) bool {
+						if well.Load() == host {
+							return false
+						}
+						<-r.Context().Done()
+						return true
+					}))
+				}
+				began := time.Now()
+				time.AfterFunc(at, func() { well.Store(host) })
+				var all sync.WaitGroup
+				for range callers {
+					all.Go(func() {
+						if _, err := store.Patiently(t.Context(), func() (struct{}, error) { return struct{}{}, r.read(t.Context(), t, db) }); err != nil {
+							t.Error(err)
+						}
+						if took := time.Since(began) - at; took > 5*time.Second {
+							t.Errorf("a caller was served %s after the return", took)
+						}
+					})
+				}
+				all.Wait()
+			})
+		})
+	}
+}
+
+// A server that is away and asks for a long pause is looked after all the same; one that
+// throttles is not asked sooner than it wants.
+func TestPausesThatAStoreAsksFor(t *testing.T) {
+	for status, want := range map[int]time.Duration{http.StatusServiceUnavailable: 2500 * time.Millisecond, http.StatusTooManyRequests: 20 * time.Second} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newReader(t, "vault:8200")
+				r.network.listen(t, "vault:8200", shop(func(w http.ResponseWriter, _ *http.Request) bool {
+					w.Header().Set("Retry-After", "20")
+					w.WriteHeader(status)
+					return true
+				}))
+				err := r.read(t.Context(), t, db)
+				if e, ok := errors.AsType[*store.Error](err); !ok || e.RetryAfter != want {
+					t.Errorf("got %#v, want a pause of %s", err, want)
+				}
+			})
+		})
+	}
 }
 
 // Of two addresses the one that is out of reach is passed over; when both are, the
@@ -545,15 +609,15 @@ func TestOutOfReachAndFailover(t *testing.T) {
 		began, n := time.Now(), 0
 		if _, err := store.Patiently(t.Context(), func() (store.Value, error) {
 			n++
-			return r.Read(t.Context(), session(), ref(t, db))
+			return r.Read(t.Context(), caller(), ref(t, db))
 		}); err != nil || time.Since(began) > 3*time.Second || n > 5 {
 			t.Errorf("read after %s and %d tries, though the second address was to be asked soon: %v", time.Since(began), n, err)
 		}
 	})
 }
 
-// One address that is out of reach for long does not make the patient sleep when
-// another one is just throttling.
+// One address out of reach for long does not delay a waiting read when another one is
+// just throttling.
 func TestOutOfReachBesideAnotherAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReader(t, "home:8200", "away:8200")
@@ -572,7 +636,7 @@ func TestOutOfReachBesideAnotherAnswer(t *testing.T) {
 			<-time.After(time.Second)
 		}
 		began := time.Now()
-		_, err := store.Patiently(t.Context(), func() (store.Value, error) { return r.Read(t.Context(), session(), ref(t, db)) })
+		_, err := store.Patiently(t.Context(), func() (store.Value, error) { return r.Read(t.Context(), caller(), ref(t, db)) })
 		if took := time.Since(began); err != nil || took > time.Second {
 			t.Errorf("answered after %s: %v", took, err)
 		}
@@ -599,7 +663,7 @@ func TestOutOfReachForAsLongAsTheSooner(t *testing.T) {
 		}
 		r.network.listen(t, "home:8200", shop(nil))
 		began := time.Now()
-		_, err := store.Patiently(t.Context(), func() (store.Value, error) { return r.Read(t.Context(), session(), ref(t, db)) })
+		_, err := store.Patiently(t.Context(), func() (store.Value, error) { return r.Read(t.Context(), caller(), ref(t, db)) })
 		if took := time.Since(began); err != nil || took > time.Second {
 			t.Errorf("answered after %s: %v", took, err)
 		}
@@ -661,7 +725,7 @@ func TestLateAnswer(t *testing.T) {
 			_ = r.read(t.Context(), t, db)
 		}
 		close(slow)
-		if err := <-done; !errors.Is(err, store.ErrNotFound) {
+		if err := <-done; !errors.Is(err, store.NotFound) {
 			t.Error(err)
 		}
 		if err := r.read(t.Context(), t, db); err == nil || strings.Contains(err.Error(), "out of reach") || strings.Count(r.log.String(), "\n") != 2 {
@@ -670,21 +734,21 @@ func TestLateAnswer(t *testing.T) {
 	})
 }
 
-// What may make something is not sent while the address is out of reach, and the
-// error says that for certain.
+// A request that may make something is not sent while the address is out of reach, and
+// its error is certain of that.
 func TestOutOfReachIsCertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReader(t, "vault:8200")
 		s := shop(func(w http.ResponseWriter, r *http.Request) bool { aborts(w, r); return true })
 		r.network.listen(t, "vault:8200", s)
 		for range 3 {
-			if err := r.read(t.Context(), t, "database/creds/shop"); !errors.Is(err, store.ErrUncertain) {
+			if err := r.read(t.Context(), t, "database/creds/shop"); !isUncertain(err) {
 				t.Errorf("an attempt: %v", err)
 			}
 		}
 		for range 10 {
 			err := r.read(t.Context(), t, "database/creds/shop")
-			if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUncertain) || strings.Contains(err.Error(), "may have been done") {
+			if !errors.Is(err, store.Unavailable) || isUncertain(err) || strings.Contains(err.Error(), "may have been done") {
 				t.Errorf("out of reach: %v", err)
 			}
 		}
@@ -728,7 +792,7 @@ func TestLoginsOutOfReach(t *testing.T) {
 		r := newReader(t, "vault:8200")
 		for range 10 {
 			_, err := r.conn.Do(t.Context(), vault.Request{Method: http.MethodPost, Path: "auth/kubernetes/login", Body: map[string]string{"jwt": canary}})
-			if !errors.Is(err, store.ErrUnavailable) || strings.Contains(err.Error(), canary) {
+			if !errors.Is(err, store.Unavailable) || strings.Contains(err.Error(), canary) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -756,10 +820,10 @@ func TestClockSetBack(t *testing.T) {
 	}
 	v := vault.New(conn, "", map[string]vault.Engine{"secret": vault.KV2})
 	for range 5 {
-		_, _ = v.Read(t.Context(), session(), ref(t, db))
+		_, _ = v.Read(t.Context(), caller(), ref(t, db))
 	}
 	down, now = false, now.Add(-time.Hour)
-	if _, err := v.Read(t.Context(), session(), ref(t, db)); err != nil {
+	if _, err := v.Read(t.Context(), caller(), ref(t, db)); err != nil {
 		t.Error(err)
 	}
 }
@@ -790,8 +854,8 @@ func TestBreakerUnderARandomSchedule(t *testing.T) {
 				//nolint:gosec // the schedule is no secret
 				limit, step, fails := rand.N(20*time.Millisecond), rand.N(100*time.Millisecond), rand.N(3) > 0
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
-				_, err := v.Read(ctx, session(), ref(t, db))
-				if err != nil && !errors.Is(err, store.ErrUnavailable) {
+				_, err := v.Read(ctx, caller(), ref(t, db))
+				if err != nil && !errors.Is(err, store.Unavailable) {
 					t.Error(err)
 				}
 				cancel()
@@ -804,7 +868,7 @@ func TestBreakerUnderARandomSchedule(t *testing.T) {
 	down.Store(false)
 	ahead.Add(int64(time.Minute))
 	for range 3 {
-		if _, err := v.Read(t.Context(), session(), ref(t, db)); err != nil {
+		if _, err := v.Read(t.Context(), caller(), ref(t, db)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -827,4 +891,11 @@ func BenchmarkOutOfReach(b *testing.B) {
 			b.Fatal("somebody answered")
 		}
 	}
+}
+
+// asCaller reads with a login of its own.
+type asCaller struct{ store.Store }
+
+func (a asCaller) Read(ctx context.Context, _ store.Caller, ref store.Ref) (store.Value, error) {
+	return a.Store.Read(ctx, caller(), ref)
 }

@@ -3,50 +3,56 @@ package vault
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"maps"
+	"strconv"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keymount/keymount/internal/secret"
 )
 
-// envelope is the answer as the API has it, without the id of the request, which no
-// two answers share. inner says that data is what lies in the answer's data under the
-// same name. Few classes want it, and as maps it takes more memory than many a secret:
-// what is around data stays text until somebody looks.
-func envelope(answer *api.Secret, data secret.Tree, inner bool) (secret.Tree, error) {
-	around := map[string]any{
-		"lease_id": answer.LeaseID, "lease_duration": answer.LeaseDuration, "renewable": answer.Renewable, "warnings": nil,
-	}
-	if len(answer.Warnings) > 0 {
-		around["warnings"] = answer.Warnings
-	}
+// envelope is the answer as the API has it, without the id of the request, which
+// differs each time. With inner, data is the field data of the answer's own data. Few
+// classes want an envelope, and as maps it takes more memory than many a secret: the
+// fields beside the inner data stay text until their first use.
+func envelope(answer *api.Secret, data secret.Tree, inner bool) secret.Tree {
+	var beside secret.Bytes
 	if inner {
-		beside := maps.Clone(answer.Data)
-		delete(beside, "data")
-		around["data"] = beside
-	}
-	text, err := json.Marshal(around)
-	if err != nil { // which may quote what could not be written
-		return secret.Tree{}, errors.New("what is around the data cannot be written as JSON")
-	}
-	kept := secret.New(text)
-	return secret.NewMadeTree(kept.Held(), func() any {
-		whole := decoded(kept.Reveal())
-		place := whole
-		if inner {
-			place, _ = whole["data"].(map[string]any)
+		fields := make(map[string]any, len(answer.Data))
+		for name, value := range answer.Data {
+			if name != "data" {
+				fields[name] = value
+			}
 		}
-		place["data"] = data.Reveal()
+		const usual = 256 // bytes
+		beside = secret.New(bytes.Clone(secret.AppendJSON(make([]byte, 0, usual), fields)))
+	}
+	leaseID, duration, renewable, warnings := answer.LeaseID, answer.LeaseDuration, answer.Renewable, answer.Warnings
+	const captured = 64 // bytes of the fields below
+	held := captured + beside.Held() + len(leaseID)
+	for _, warning := range warnings {
+		held += len(warning)
+	}
+	return secret.NewMadeTree(held, func() any {
+		whole := map[string]any{
+			"lease_id": leaseID, "lease_duration": json.Number(strconv.Itoa(duration)), "renewable": renewable, "warnings": texts(warnings), "data": data.Reveal(),
+		}
+		if inner {
+			fields, _ := secret.Decode(beside.Reveal(), names) // written above
+			around, _ := fields.(map[string]any)
+			around["data"], whole["data"] = whole["data"], around
+		}
 		return whole
-	}), nil
+	})
 }
 
-// decoded reads what was written just now; numbers leave as they came.
-func decoded(text []byte) (object map[string]any) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	_ = decoder.Decode(&object)
-	return object
+// texts are a list of a Tree; nil without any.
+func texts(list []string) any {
+	if len(list) == 0 {
+		return nil
+	}
+	all := make([]any, len(list))
+	for i, text := range list {
+		all[i] = text
+	}
+	return all
 }

@@ -3,18 +3,25 @@ package vault
 import (
 	"context"
 	"net"
+	"time"
 )
 
 // DialWith has dial make the connections of c, before the first request.
 func (c *Conn) DialWith(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
-	if t, ok := c.client.Transport.(*transport); ok {
-		t.pool.DialContext = dial
-	}
+	c.pool.pool.DialContext = dial
 }
 
-// HangUp closes the connections that nobody uses.
+// HangUp closes the idle connections.
 func (c *Conn) HangUp() {
-	if t, ok := c.client.Transport.(*transport); ok {
-		t.pool.CloseIdleConnections()
-	}
+	c.pool.pool.CloseIdleConnections()
+}
+
+// SetClock changes the clock, before the first request.
+func (c *Conn) SetClock(now func() time.Time) { c.now = now }
+
+// Learned is how many mounts are remembered.
+func (s *Store) Learned() int {
+	s.mounts.mu.Lock()
+	defer s.mounts.mu.Unlock()
+	return len(s.mounts.learned)
 }

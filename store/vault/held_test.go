@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
 	"github.com/keymount/keymount/store/vault"
 )
 
@@ -31,8 +33,8 @@ func listOf(n int, element string) string {
 	return strings.Join(elements, ",")
 }
 
-// answering keeps what a server answers that has one body for everything.
-func answering(t *testing.T, status int, body string, engine vault.Engine) store.Kept {
+// answering reads from a server with one body for everything, and keeps the answer.
+func answering(t *testing.T, status int, body string, engine vault.Engine) *keep.Keeper {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -43,16 +45,27 @@ func answering(t *testing.T, status int, body string, engine vault.Engine) store
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store.Keep(vault.New(conn, "", map[string]vault.Engine{"secret": engine}), store.KeepOptions{
-		Refresh: time.Hour, Bytes: 1 << 30, Now: time.Now,
+	s := vault.New(conn, "", map[string]vault.Engine{"secret": engine})
+	return keep.New(login.Open(login.Options{Store: s, Resolver: s, Leaser: s, Now: time.Now}), keep.Options{
+		Refresh: time.Hour, Pool: keep.NewPool(1<<30, time.Now, nil), Now: time.Now,
 	})
 }
 
-func readMany(t *testing.T, s store.Store, from, to int) {
+func readOne(t *testing.T, s *keep.Keeper, path string) (keep.Answer, error) {
+	t.Helper()
+	at := ref(t, path)
+	resolved, err := s.Resolve(t.Context(), login.Request{}, at)
+	if err != nil {
+		return keep.Answer{}, err
+	}
+	return s.Read(t.Context(), login.Request{}, at, resolved)
+}
+
+func readMany(t *testing.T, s *keep.Keeper, from, to int) {
 	t.Helper()
 	for i := range to - from {
-		_, err := s.Read(t.Context(), session(), ref(t, fmt.Sprintf("secret/shop/%d", from+i)))
-		if err != nil && !errors.Is(err, store.ErrDoubt) {
+		_, err := readOne(t, s, fmt.Sprintf("secret/shop/%d", from+i))
+		if err != nil && !errors.Is(err, store.Doubt) {
 			t.Fatal(err)
 		}
 	}
@@ -66,8 +79,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc) //nolint:gosec // G115: less than the machine has
 }
 
-// What is said to be held is what the heap grows by: the bound would mean nothing
-// otherwise.
+// A value's Held is the growth of the heap: its bound would mean nothing otherwise.
 func TestHeldIsWhatTheHeapGrowsBy(t *testing.T) {
 	for name, c := range map[string]struct {
 		body   string
@@ -98,10 +110,10 @@ func TestHeldIsWhatTheHeapGrowsBy(t *testing.T) {
 	}
 }
 
-// The envelope is made anew each time somebody looks, and is always the same.
+// The envelope is made anew for each use, and is always the same.
 func TestEnvelope(t *testing.T) {
 	s := answering(t, http.StatusOK, bodyOf(`{"a":1.10}`), vault.KV2)
-	value, err := s.Read(t.Context(), session(), ref(t, "secret/shop/db"))
+	value, err := readOne(t, s, "secret/shop/db")
 	if err != nil {
 		t.Fatal(err)
 	}

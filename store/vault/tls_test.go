@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -120,7 +122,7 @@ func TestAuthorityIsRotated(t *testing.T) {
 	v := vault.New(conn, "", nil)
 	read := func() error {
 		s.CloseClientConnections() // or none would be made anew
-		_, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db"))
+		_, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db"))
 		return err
 	}
 	if err := read(); err != nil {
@@ -137,6 +139,57 @@ func TestAuthorityIsRotated(t *testing.T) {
 	put(t, file, second.pem(), 2)
 	if err := read(); err != nil {
 		t.Errorf("after the rotation: %v", err)
+	}
+}
+
+// Nothing but the file behind the link differs: not its size, and not its time.
+func TestAuthorityBehindALinkIsRotated(t *testing.T) {
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	current, handshakes := first.issue(t), 0
+	s := startTLS(t, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		handshakes++
+		return &tls.Config{Certificates: []tls.Certificate{current}, MinVersion: tls.VersionTLS12}, nil
+	}})
+	folder := t.TempDir()
+	file := filepath.Join(folder, "ca.pem")
+	at := time.Now().Add(-time.Hour)
+	for name, authority := range map[string]authority{"first.pem": first, "second.pem": second} {
+		padded := append(authority.pem(), bytes.Repeat([]byte("\n"), 2048-len(authority.pem()))...)
+		if err := errors.Join(os.WriteFile(filepath.Join(folder, name), padded, 0o600), os.Chtimes(filepath.Join(folder, name), at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead := func(to string) {
+		t.Helper()
+		if err := errors.Join(os.Symlink(to, file+".new"), os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead("first.pem")
+	settled := func() time.Time { return time.Now().Add(time.Minute) }
+	conn, err := vault.NewConn(vault.Options{Addresses: []string{s.URL}, CAFile: file}, settled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := vault.New(conn, "", nil)
+	read := func() error {
+		_, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db"))
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatal(err)
+	}
+	current = second.issue(t)
+	lead("second.pem")
+	s.CloseClientConnections() // or none would be made anew
+	if err := read(); err != nil {
+		t.Errorf("after the link was swapped: %v", err)
+	}
+	was := handshakes
+	put(t, filepath.Join(folder, "second.pem"), second.pem(), 1)
+	put(t, filepath.Join(folder, "second.pem"), append(second.pem(), bytes.Repeat([]byte("\n"), 2048-len(second.pem()))...), 2)
+	if err := read(); err != nil || handshakes != was {
+		t.Errorf("the same bytes with another time: %d handshakes more, %v", handshakes-was, err)
 	}
 }
 
@@ -164,7 +217,7 @@ func TestClientCertificateAndServerName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vault.New(conn, "", nil).Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil || seen != "issued by clients" || asked != "vault.invalid" {
+	if _, err := vault.New(conn, "", nil).Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil || seen != "issued by clients" || asked != "vault.invalid" {
 		t.Errorf("the server saw %q and was asked for %q, %v", seen, asked, err)
 	}
 }

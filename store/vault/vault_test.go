@@ -19,7 +19,6 @@ import (
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store"
-	"github.com/keymount/keymount/store/storetest"
 	"github.com/keymount/keymount/store/vault"
 )
 
@@ -63,7 +62,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply(w, map[string]any{"data": map[string]any{"path": "secret/", "type": "kv", "options": map[string]any{"version": "2"}}})
 	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
 		reply(w, map[string]any{"data": map[string]any{"path": strings.Split(path, "/")[4] + "/", "type": "database"}})
-	case isSecret && s.secrets[name] != nil:
+	case isSecret && s.secrets[name] != nil && r.URL.Query().Get("version") != "999999":
 		reply(w, map[string]any{"data": map[string]any{"data": s.secrets[name], "metadata": map[string]any{"version": 3}}})
 	default:
 		refuse(w, http.StatusNotFound)
@@ -92,8 +91,14 @@ func open(t *testing.T, addresses ...string) *vault.Store {
 	return vault.New(conn, "", nil)
 }
 
-func session() store.Session {
-	return store.Session{Identity: auth.Identity{Namespace: "shop"}, Role: "shop", Token: secret.New([]byte(goodToken))}
+// isUncertain tells whether the request may have been carried out.
+func isUncertain(err error) bool {
+	e, ok := errors.AsType[*store.Error](err)
+	return ok && e.Uncertain
+}
+
+func caller() store.Caller {
+	return store.Caller{Identity: auth.Identity{Namespace: "shop"}, Role: "shop", Login: secret.New([]byte(goodToken))}
 }
 
 func ref(t *testing.T, path string) store.Ref {
@@ -105,27 +110,16 @@ func ref(t *testing.T, path string) store.Ref {
 	return store.Ref{Path: p}
 }
 
-func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T, secrets map[string]map[string]any) (store.Store, store.Session) {
-		t.Helper()
-		s := startServer(t)
-		for path, data := range secrets {
-			s.secrets[strings.TrimPrefix(path, "secret/")] = data
-		}
-		return open(t, s.URL), session()
-	})
-}
-
 func TestSpellingsOfOneSecret(t *testing.T) {
 	s := startServer(t)
 	s.secrets["shop/db"] = map[string]any{"password": canary}
 	v := open(t, s.URL)
 	for _, path := range []string{"secret/shop/db", "secret/data/shop/db"} {
-		resolved, err := v.Resolve(t.Context(), session(), ref(t, path))
+		resolved, err := v.Resolve(t.Context(), caller(), ref(t, path))
 		if err != nil || resolved.Path.String() != "secret/shop/db" || resolved.Literal != "" {
 			t.Errorf("%s is judged as %q, %v", path, resolved.Path, err)
 		}
-		value, err := v.Read(t.Context(), session(), ref(t, path))
+		value, err := v.Read(t.Context(), caller(), ref(t, path))
 		if err != nil || value.Version != "3" {
 			t.Errorf("%s: version %q, %v", path, value.Version, err)
 		}
@@ -135,7 +129,7 @@ func TestSpellingsOfOneSecret(t *testing.T) {
 		"secret/config/app": "", "secret/undelete/shop/db": "undelete", "secret/delete/shop/db": "delete", "secret/subkeys/shop/db": "subkeys",
 		"sys/mounts": "sys", "auth/token/lookup-self": "auth", "secret/metadata": "", "secret/shop/metadata": "", "database/config": "", "database/metadata/x": "",
 	} {
-		resolved, err := v.Resolve(t.Context(), session(), ref(t, path))
+		resolved, err := v.Resolve(t.Context(), caller(), ref(t, path))
 		if err != nil || resolved.Literal != literal {
 			t.Errorf("%s has to be named as %q, want %q (%v)", path, resolved.Literal, literal, err)
 		}
@@ -151,7 +145,7 @@ func TestMountIsLookedUpOnce(t *testing.T) {
 	}
 	for i := range 20 {
 		all.Go(func() {
-			if _, err := v.Read(t.Context(), session(), store.Ref{Path: ref(t, fmt.Sprintf("secret/%d", i)).Path}); err != nil {
+			if _, err := v.Read(t.Context(), caller(), store.Ref{Path: ref(t, fmt.Sprintf("secret/%d", i)).Path}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -176,7 +170,7 @@ func TestConfiguredMountsAreNotLookedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := vault.New(conn, "", map[string]vault.Engine{"secret": vault.KV2})
-	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+	if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 		t.Error(err)
 	}
 	if got := s.seen(); len(got) != 1 || got[0] != "GET /v1/secret/data/shop/db" {
@@ -186,6 +180,7 @@ func TestConfiguredMountsAreNotLookedUp(t *testing.T) {
 
 // Every odd answer is an error of the right kind; none holds what was answered.
 func TestOddAnswers(t *testing.T) {
+	const question = "; is there a proxy, an ingress, a service mesh or a login page in between, or another server at this address of keymount.yaml?"
 	status := func(code int, body string) func(http.ResponseWriter) {
 		return func(w http.ResponseWriter) { w.WriteHeader(code); _, _ = fmt.Fprint(w, body) }
 	}
@@ -194,33 +189,34 @@ func TestOddAnswers(t *testing.T) {
 		kind   error
 		want   string // HOST stands for the server's
 	}{
-		"no content":       {status(204, ""), store.ErrInvalid, "invalid: the answer holds no data"},
-		"empty body":       {status(200, ""), store.ErrInvalid, "invalid: the answer holds no data"},
-		"no data":          {status(200, `{"data":null,"warnings":["odd"]}`), store.ErrInvalid, "invalid: the answer holds no data: odd"},
-		"no inner data":    {status(200, `{"data":{"data":null,"metadata":{}}}`), store.ErrNotFound, "not found: this version was deleted or holds nothing"},
-		"HTML":             {status(200, "<html>"+canary), store.ErrInvalid, "invalid: HOST answers with something that is not Vault's JSON but HTML; is there a proxy in between, or another server at this address?"},
-		"HTML as an error": {status(400, "<html>"+canary), store.ErrInvalid, "invalid: HOST answers 400 but HTML; is there a proxy in between, or another server at this address?"},
-		"truncated JSON":   {status(200, `{"data":{"data":{"password":"`+canary), store.ErrInvalid, "invalid: HOST answers with something that is not Vault's JSON"},
-		"a JSON text":      {status(200, `"`+canary+`"`), store.ErrInvalid, "invalid: HOST answers with something that is not Vault's JSON"},
-		"10 MiB":           {status(200, strings.Repeat(" ", 10<<20)), store.ErrInvalid, "invalid: HOST answers with more than 4194304 bytes"},
-		"not found":        {status(404, `{"errors":[]}`), store.ErrNotFound, "not found"},
-		"no such path":     {status(404, `{"errors":["no handler for route"]}`), store.ErrNotFound, "not found: no handler for route"},
-		"deleted":          {status(404, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-01-01T00:00:00Z"}}}`), store.ErrNotFound, "not found: version 2 was deleted at 2026-01-01T00:00:00Z; 'vault kv undelete' brings it back"},
-		"destroyed":        {status(404, `{"data":{"data":null,"metadata":{"version":2,"destroyed":true,"deletion_time":""}}}`), store.ErrNotFound, "not found: version 2 was destroyed"},
-		"policy":           {status(403, `{"errors":["permission denied"]}`), store.ErrDenied, "denied by the store: permission denied; no policy of the role allows it"},
-		"bad request":      {status(400, `{"errors":["missing field"]}`), store.ErrInvalid, "invalid: refused: HOST answers 400: missing field"},
-		"precondition":     {status(412, `{}`), store.ErrUnavailable, "store unavailable: HOST answers 412"},
-		"throttled":        {status(429, `{"errors":["request path quota exceeded"]}`), store.ErrUnavailable, "store unavailable: HOST answers 429: request path quota exceeded"},
-		"standby":          {status(473, ""), store.ErrUnavailable, "store unavailable: HOST answers 473"},
-		"sealed":           {status(503, `{"errors":["Vault is sealed"]}`), store.ErrUnavailable, "store unavailable: HOST is sealed; unseal it"},
-		"internal error":   {status(500, `{"errors":["internal error"]}`), store.ErrUnavailable, "store unavailable: HOST answers 500: internal error"},
-		"bad gateway":      {status(502, "<html>"), store.ErrUnavailable, "store unavailable: HOST answers 502 but HTML; is there a proxy in between, or another server at this address?"},
+		"no content":       {status(204, ""), store.Unavailable, "store unavailable: HOST answers 204 with no content in place of Vault's own answer" + question},
+		"empty body":       {status(200, ""), store.Unavailable, "store unavailable: HOST answers 200 with no content in place of Vault's own answer" + question},
+		"no data":          {status(200, `{"data":null,"warnings":["odd"]}`), store.Invalid, "invalid: the answer holds no data: odd"},
+		"no inner data":    {status(200, `{"data":{"data":null,"metadata":{}}}`), store.NotFound, "not found: this version was deleted or holds nothing"},
+		"HTML":             {status(200, "<html>"+canary), store.Unavailable, "store unavailable: HOST answers 200 with HTML in place of Vault's own answer" + question},
+		"HTML as an error": {status(400, "<html>"+canary), store.Unavailable, "store unavailable: HOST answers 400 with HTML in place of Vault's own answer" + question},
+		"truncated JSON":   {status(200, `{"data":{"data":{"password":"`+canary), store.Unavailable, "store unavailable: HOST answers 200 with broken JSON in place of Vault's own answer" + question},
+		"a JSON text":      {status(200, `"`+canary+`"`), store.Unavailable, "store unavailable: HOST answers 200 with JSON of another form in place of Vault's own answer" + question},
+		"10 MiB of data":   {status(200, `{"data":{"a":"`+strings.Repeat("x", 10<<20)), store.Invalid, "invalid: HOST answers with more than 4194304 bytes"},
+		"10 MiB":           {status(200, strings.Repeat(" ", 10<<20)), store.Unavailable, "store unavailable: HOST answers 200 with more than 4194304 bytes in place of Vault's own answer" + question},
+		"not found":        {status(404, `{"errors":[]}`), store.NotFound, "not found"},
+		"no such path":     {status(404, `{"errors":["no handler for route"]}`), store.NotFound, "not found: no handler for route"},
+		"deleted":          {status(404, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-01-01T00:00:00Z"}}}`), store.NotFound, "not found: version 2 was deleted at 2026-01-01T00:00:00Z; 'vault kv undelete' brings it back"},
+		"destroyed":        {status(404, `{"data":{"data":null,"metadata":{"version":2,"destroyed":true,"deletion_time":""}}}`), store.NotFound, "not found: version 2 was destroyed"},
+		"policy":           {status(403, `{"errors":["permission denied"]}`), store.Denied, "denied by the store: permission denied; no policy of the role allows it"},
+		"bad request":      {status(400, `{"errors":["missing field"]}`), store.Invalid, "invalid: refused: HOST answers 400: missing field"},
+		"precondition":     {status(412, `{}`), store.Unavailable, "store unavailable: HOST answers 412"},
+		"throttled":        {status(429, `{"errors":["request path quota exceeded"]}`), store.Unavailable, "store unavailable: HOST answers 429: request path quota exceeded"},
+		"standby":          {status(473, ""), store.Unavailable, "store unavailable: HOST answers 473"},
+		"sealed":           {status(503, `{"errors":["Vault is sealed"]}`), store.Unavailable, "store unavailable: HOST is sealed; unseal it"},
+		"internal error":   {status(500, `{"errors":["internal error"]}`), store.Unavailable, "store unavailable: HOST answers 500: internal error"},
+		"bad gateway":      {status(502, "<html>"), store.Unavailable, "store unavailable: HOST answers 502 with HTML in place of Vault's own answer" + question},
 		"redirect": {func(w http.ResponseWriter) {
 			w.Header().Set("Location", "http://evil.invalid/v1/x")
 			w.WriteHeader(http.StatusTemporaryRedirect)
-		}, store.ErrUnavailable, "store unavailable: HOST redirects to evil.invalid, which is none of the store's addresses in keymount.yaml; add it there"},
-		"redirect nowhere": {status(307, ""), store.ErrUnavailable, "store unavailable: HOST redirects without saying where to"},
-		"reset":            {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, store.ErrUnavailable, "store unavailable: HOST: EOF"},
+		}, store.Unavailable, "store unavailable: HOST redirects to evil.invalid, which is none of the store's addresses in keymount.yaml; add it there"},
+		"redirect nowhere": {status(307, ""), store.Unavailable, "store unavailable: HOST redirects without saying where to"},
+		"reset":            {func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, store.Unavailable, "store unavailable: HOST: EOF"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -232,7 +228,7 @@ func TestOddAnswers(t *testing.T) {
 				}
 				return mine || reply200(w, r)
 			}
-			_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "secret/shop/db"))
+			_, err := open(t, s.URL).Read(t.Context(), caller(), ref(t, "secret/shop/db"))
 			want := strings.ReplaceAll(test.want, "HOST", strings.TrimPrefix(s.URL, "http://"))
 			if !errors.Is(err, test.kind) || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
@@ -257,9 +253,9 @@ func reply200(w http.ResponseWriter, r *http.Request) bool {
 func TestEndedTokenIsToldFromPolicy(t *testing.T) {
 	s := startServer(t)
 	v := open(t, s.URL)
-	ended := session()
-	ended.Token = secret.New([]byte("hvs.ended"))
-	for said, kind := range map[string]error{"invalid token": store.ErrSession, "bad token": store.ErrSession, "permission denied": store.ErrDoubt} {
+	ended := caller()
+	ended.Login = secret.New([]byte("hvs.ended"))
+	for said, kind := range map[string]error{"invalid token": store.Ended, "bad token": store.Ended, "permission denied": store.Doubt} {
 		s.answer = func(w http.ResponseWriter, _ *http.Request) bool { refuse(w, http.StatusForbidden, said); return true }
 		if _, err := v.Read(t.Context(), ended, ref(t, "secret/shop/db")); !errors.Is(err, kind) {
 			t.Errorf("an ended token, %q: %v", said, err)
@@ -275,13 +271,14 @@ func TestEndedTokenIsToldFromPolicy(t *testing.T) {
 		refuse(w, http.StatusForbidden, "permission denied")
 		return true
 	}
-	_, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db"))
-	if errors.Is(err, store.ErrSession) || !errors.Is(err, store.ErrDenied) {
+	_, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db"))
+	if errors.Is(err, store.Ended) || !errors.Is(err, store.Denied) {
 		t.Errorf("a policy: %v", err)
 	}
 }
 
-// What may make a credential is not sent to a second address once it is on its way.
+// A request that may make a credential is not sent to a second address once it is on
+// its way.
 func TestWhatMakesSomethingIsSentOnce(t *testing.T) {
 	first, second := startServer(t), startServer(t)
 	broken := func(_ http.ResponseWriter, r *http.Request) bool {
@@ -292,8 +289,8 @@ func TestWhatMakesSomethingIsSentOnce(t *testing.T) {
 	}
 	first.answer = broken
 	v := open(t, first.URL, second.URL)
-	_, err := v.Read(t.Context(), session(), ref(t, "database/creds/shop"))
-	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, store.ErrUncertain) {
+	_, err := v.Read(t.Context(), caller(), ref(t, "database/creds/shop"))
+	if !errors.Is(err, store.Unavailable) || !isUncertain(err) {
 		t.Errorf("got %v", err)
 	}
 	if got := second.seen(); len(got) != 0 {
@@ -323,7 +320,7 @@ func TestFailoverAndReturn(t *testing.T) {
 	v := vault.New(conn, "", map[string]vault.Engine{"secret": vault.KV2})
 	read := func() (toHome, toAway int) {
 		h, a := len(home.seen()), len(away.seen())
-		if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+		if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 			t.Error(err)
 		}
 		return len(home.seen()) - h, len(away.seen()) - a
@@ -347,11 +344,11 @@ func TestWhatMakesSomethingIsSentOnceOnAWarmConnection(t *testing.T) {
 	s := startServer(t)
 	s.secrets["shop/db"] = map[string]any{"a": "b"}
 	v := open(t, s.URL)
-	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+	if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 		t.Fatal(err)
 	}
 	for name, args := range map[string]string{"a read": "", "a write": `{"a":"b"}`} {
-		if _, err := v.Resolve(t.Context(), session(), ref(t, "database/creds/shop")); err != nil {
+		if _, err := v.Resolve(t.Context(), caller(), ref(t, "database/creds/shop")); err != nil {
 			t.Fatal(err)
 		}
 		s.answer = func(_ http.ResponseWriter, r *http.Request) bool {
@@ -363,8 +360,8 @@ func TestWhatMakesSomethingIsSentOnceOnAWarmConnection(t *testing.T) {
 		before := len(s.seen())
 		wanted := ref(t, "database/creds/shop")
 		wanted.Args = args
-		_, err := v.Read(t.Context(), session(), wanted)
-		if got := s.seen()[before:]; len(got) != 1 || !errors.Is(err, store.ErrUncertain) {
+		_, err := v.Read(t.Context(), caller(), wanted)
+		if got := s.seen()[before:]; len(got) != 1 || !isUncertain(err) {
 			t.Errorf("%s: requests %q, %v", name, got, err)
 		}
 		s.answer = nil
@@ -382,20 +379,20 @@ func TestFailuresThatAreUncertain(t *testing.T) {
 			}
 			return false
 		}
-		_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "database/creds/shop"))
-		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUncertain) != uncertain {
+		_, err := open(t, s.URL).Read(t.Context(), caller(), ref(t, "database/creds/shop"))
+		if !errors.Is(err, store.Unavailable) || isUncertain(err) != uncertain {
 			t.Errorf("%d: %v", status, err)
 		}
 	}
 }
 
 // Vault names the mount of an auth path without its first segment. No answer may
-// change what another path means, and the operator's word goes first.
+// change the meaning of another path, and keymount.yaml goes first.
 func TestMountsCannotBePoisoned(t *testing.T) {
 	s := startServer(t)
 	s.secrets["shop/db"] = map[string]any{"a": "b"}
 	v := open(t, s.URL)
-	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+	if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 		t.Fatal(err)
 	}
 	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -405,23 +402,23 @@ func TestMountsCannotBePoisoned(t *testing.T) {
 		}
 		return false
 	}
-	resolved, err := v.Resolve(t.Context(), session(), ref(t, "auth/secret/lookup-self"))
+	resolved, err := v.Resolve(t.Context(), caller(), ref(t, "auth/secret/lookup-self"))
 	if err != nil || resolved.Literal != "auth" {
 		t.Errorf("a path below auth/ is judged as %+v, %v", resolved, err)
 	}
-	if _, err := v.Resolve(t.Context(), session(), ref(t, "elsewhere/x")); !errors.Is(err, store.ErrInvalid) {
+	if _, err := v.Resolve(t.Context(), caller(), ref(t, "elsewhere/x")); !errors.Is(err, store.Invalid) {
 		t.Errorf("a mount that the path is not in: %v", err)
 	}
-	if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+	if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 		t.Errorf("the victim's secret: %v", err)
 	}
-	resolved, err = v.Resolve(t.Context(), session(), ref(t, "secret/metadata/shop/db"))
+	resolved, err = v.Resolve(t.Context(), caller(), ref(t, "secret/metadata/shop/db"))
 	if err != nil || resolved.Literal != "metadata" {
 		t.Errorf("the endpoint is judged as %+v, %v", resolved, err)
 	}
 }
 
-// What is mounted in one namespace says nothing of another.
+// A mount of one namespace tells nothing about another namespace.
 func TestMountsOfNamespaces(t *testing.T) {
 	s := startServer(t)
 	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -438,7 +435,7 @@ func TestMountsOfNamespaces(t *testing.T) {
 	}
 	v := vault.New(conn, "{namespace}", nil)
 	for namespace, literal := range map[string]string{"shop": "metadata", "blog": ""} {
-		in := session()
+		in := caller()
 		in.Identity.Namespace = namespace
 		for range 2 {
 			if resolved, err := v.Resolve(t.Context(), in, ref(t, "secret/metadata/x")); err != nil || resolved.Literal != literal {
@@ -448,7 +445,7 @@ func TestMountsOfNamespaces(t *testing.T) {
 	}
 }
 
-// An engine can be changed; what was learned of it does not count for ever.
+// An engine can be changed; Vault's answer about it does not count for ever.
 func TestMountsAreLearnedAnew(t *testing.T) {
 	s := startServer(t)
 	s.secrets["shop/db"] = map[string]any{"a": "b"}
@@ -463,7 +460,7 @@ func TestMountsAreLearnedAnew(t *testing.T) {
 		lookups int
 	}{{0, 1}, {4 * time.Minute, 1}, {2 * time.Minute, 2}} {
 		now = now.Add(step.after)
-		if _, err := v.Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+		if _, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Count(strings.Join(s.seen(), " "), "/ui/mounts/"); got != step.lookups {
@@ -483,27 +480,27 @@ func TestDenialWhileTheTokenCannotBeAsked(t *testing.T) {
 		refuse(w, http.StatusForbidden, "permission denied")
 		return true
 	}
-	_, err := open(t, s.URL).Read(t.Context(), session(), ref(t, "secret/shop/db"))
-	if !errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrUnavailable) {
+	_, err := open(t, s.URL).Read(t.Context(), caller(), ref(t, "secret/shop/db"))
+	if !errors.Is(err, store.Doubt) || errors.Is(err, store.Unavailable) {
 		t.Errorf("a read: %v", err)
 	}
 	lease := store.Lease{ID: secret.New([]byte("database/creds/shop/1")), Duration: time.Hour}
-	_, err = open(t, s.URL).Renew(t.Context(), session(), lease) // is tried again
-	for what, err := range map[string]error{"a renewal": err, "a return": open(t, s.URL).Revoke(t.Context(), session(), lease)} {
-		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDoubt) {
+	_, err = open(t, s.URL).Renew(t.Context(), caller(), lease) // is tried again
+	for what, err := range map[string]error{"a renewal": err, "a return": open(t, s.URL).Revoke(t.Context(), caller(), lease)} {
+		if !errors.Is(err, store.Unavailable) || errors.Is(err, store.Doubt) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
 
-// What the store says beside an answer reaches whoever logs it.
+// A value has the warnings and the end of its answer.
 func TestWarningsAndEnds(t *testing.T) {
 	s := startServer(t)
 	end := time.Now().Add(20 * time.Hour).Truncate(time.Second)
 	s.answer = func(w http.ResponseWriter, r *http.Request) bool {
 		switch r.URL.Path {
 		case "/v1/pki/issue/shop":
-			reply(w, map[string]any{"data": map[string]any{"certificate": "x", "expiration": end.Unix()}, "warnings": []string{"TTL is\nlonger"}})
+			reply(w, map[string]any{"data": map[string]any{"certificate": "x", "expiration": end.Unix()}, "warnings": []string{"TTL is\nlonger\u202e"}})
 		case "/v1/database/static-creds/shop":
 			reply(w, map[string]any{"data": map[string]any{"password": "x", "ttl": 60, "last_vault_rotation": "2026-01-01T00:00:00Z"}})
 		default:
@@ -512,30 +509,13 @@ func TestWarningsAndEnds(t *testing.T) {
 		return true
 	}
 	v := open(t, s.URL)
-	certificate, err := v.Read(t.Context(), session(), ref(t, "pki/issue/shop"))
-	if err != nil || !certificate.NotAfter.Equal(end) || len(certificate.Warnings) != 1 || certificate.Warnings[0] != "TTL is longer" {
+	certificate, err := v.Read(t.Context(), caller(), ref(t, "pki/issue/shop"))
+	if err != nil || !certificate.NotAfter.Equal(end) || len(certificate.Warnings) != 1 || certificate.Warnings[0] != `TTL is longer\u202e` {
 		t.Errorf("ends %s, warnings %q, %v", certificate.NotAfter, certificate.Warnings, err)
 	}
-	static, err := v.Read(t.Context(), session(), ref(t, "database/static-creds/shop"))
+	static, err := v.Read(t.Context(), caller(), ref(t, "database/static-creds/shop"))
 	if left := time.Until(static.NotAfter); err != nil || left > time.Minute || left < 50*time.Second {
 		t.Errorf("ends in %s, %v", left, err)
-	}
-}
-
-// Many answers that fit each may be too large together.
-func TestBudget(t *testing.T) {
-	s := startServer(t)
-	s.secrets["shop/db"] = map[string]any{"a": strings.Repeat("x", 1000)}
-	v := open(t, s.URL)
-	ctx := store.WithBudget(t.Context(), 5000)
-	for range 4 {
-		if _, err := v.Read(ctx, session(), ref(t, "secret/shop/db")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const want = "invalid: too large: the secrets of one mount are larger together than what the driver takes; split the class"
-	if _, err := v.Read(ctx, session(), ref(t, "secret/shop/db")); !errors.Is(err, store.ErrInvalid) || err.Error() != want {
-		t.Errorf("got %v", err)
 	}
 }
 
@@ -549,11 +529,11 @@ func TestStandbyRedirects(t *testing.T) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 		return true
 	}
-	if _, err := open(t, standby.URL, active.URL).Read(t.Context(), session(), ref(t, "secret/shop/db")); err != nil {
+	if _, err := open(t, standby.URL, active.URL).Read(t.Context(), caller(), ref(t, "secret/shop/db")); err != nil {
 		t.Error(err)
 	}
 	before := len(active.seen())
-	if _, err := open(t, standby.URL).Read(t.Context(), session(), ref(t, "secret/shop/db")); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := open(t, standby.URL).Read(t.Context(), caller(), ref(t, "secret/shop/db")); !errors.Is(err, store.Unavailable) {
 		t.Errorf("got %v", err)
 	}
 	if len(active.seen()) != before {
@@ -570,18 +550,18 @@ func TestNobodyThere(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = open(t, "http://"+host).Read(t.Context(), session(), ref(t, "database/creds/shop"))
-	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrUncertain) || !strings.Contains(err.Error(), "connection refused") {
+	_, err = open(t, "http://"+host).Read(t.Context(), caller(), ref(t, "database/creds/shop"))
+	if !errors.Is(err, store.Unavailable) || isUncertain(err) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := open(t, "http://"+host).Read(ctx, session(), ref(t, "secret/x")); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := open(t, "http://"+host).Read(ctx, caller(), ref(t, "secret/x")); !errors.Is(err, store.Unavailable) {
 		t.Errorf("after the end: %v", err)
 	}
 }
 
-// Nothing of the process's environment becomes a credential or a way.
+// Nothing of the process's environment becomes a credential or a way to the store.
 func TestEnvironmentIsIgnored(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "hvs.ambient")
 	t.Setenv("VAULT_NAMESPACE", "ambient")
@@ -593,8 +573,8 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 	s := startServer(t)
 	var got http.Header
 	s.answer = func(_ http.ResponseWriter, r *http.Request) bool { got = r.Header.Clone(); return false }
-	nobody := session()
-	nobody.Token = secret.Bytes{}
+	nobody := caller()
+	nobody.Login = secret.Bytes{}
 	_, _ = open(t, s.URL).Read(t.Context(), nobody, ref(t, "secret/shop/db"))
 	for _, name := range []string{"X-Vault-Token", "X-Vault-Namespace", "X-Ambient"} {
 		if got.Get(name) != "" {
@@ -614,7 +594,7 @@ func TestNamespacePerPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = vault.New(conn, "teams/{namespace}", nil).Read(t.Context(), session(), ref(t, "secret/shop/db"))
+	_, _ = vault.New(conn, "teams/{namespace}", nil).Read(t.Context(), caller(), ref(t, "secret/shop/db"))
 	if got != "teams/shop" {
 		t.Errorf("namespace %q", got)
 	}
@@ -634,33 +614,33 @@ func TestWritesAndVersions(t *testing.T) {
 	v := open(t, s.URL)
 	write := ref(t, "pki/issue/shop")
 	write.Args = `{"common_name":"a.invalid"}`
-	value, err := v.Read(t.Context(), session(), write)
+	value, err := v.Read(t.Context(), caller(), write)
 	if err != nil || body["common_name"] != "a.invalid" || value.Lease == nil || value.Lease.Duration != time.Hour {
 		t.Errorf("sent %v, lease %v, %v", body, value.Lease, err)
 	}
 	pinned := ref(t, "secret/shop/db")
 	pinned.Version = "2"
 	s.secrets["shop/db"] = map[string]any{"a": "b"}
-	if _, err := v.Read(t.Context(), session(), pinned); err != nil {
+	if _, err := v.Read(t.Context(), caller(), pinned); err != nil {
 		t.Error(err)
 	}
 	if got := s.seen(); got[len(got)-1] != "GET /v1/secret/data/shop/db?version=2" {
 		t.Errorf("requests %q", got)
 	}
 	pinned.Path = ref(t, "database/creds/shop").Path
-	if _, err := v.Read(t.Context(), session(), pinned); !errors.Is(err, store.ErrInvalid) {
+	if _, err := v.Read(t.Context(), caller(), pinned); !errors.Is(err, store.Invalid) {
 		t.Errorf("a version of a database credential: %v", err)
 	}
 }
 
-// A lease is ended with the login that made it; what is said of one that is gone, or
-// not ours to end, has its kind.
+// A lease is revoked with the login that made it; the error for one that is gone, or
+// not ours to revoke, has its kind.
 func TestRevoke(t *testing.T) {
 	s := startServer(t)
 	v := open(t, s.URL)
 	lease := store.Lease{ID: secret.New([]byte("database/creds/shop/1"))}
 	for status, kind := range map[int]error{
-		http.StatusNoContent: nil, http.StatusNotFound: store.ErrNotFound, http.StatusServiceUnavailable: store.ErrUnavailable, http.StatusForbidden: store.ErrDoubt,
+		http.StatusNoContent: nil, http.StatusNotFound: store.NotFound, http.StatusServiceUnavailable: store.Unavailable, http.StatusForbidden: store.Doubt,
 	} {
 		var sent string
 		s.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -675,7 +655,7 @@ func TestRevoke(t *testing.T) {
 			}
 			return true
 		}
-		if err := v.Revoke(t.Context(), session(), lease); !errors.Is(err, kind) {
+		if err := v.Revoke(t.Context(), caller(), lease); !errors.Is(err, kind) {
 			t.Errorf("%d becomes %v, want %v", status, err, kind)
 		}
 		if want := "PUT " + goodToken + ` {"lease_id":"database/creds/shop/1"}`; sent != want {

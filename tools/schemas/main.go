@@ -1,11 +1,11 @@
-// Schemas writes the JSON schemas that kubeconform checks manifests against, from Go
-// modules alone: every kind of Kubernetes from the OpenAPI document of the module
+// Schemas writes JSON schemas for kubeconform, a checker of manifests, from Go modules
+// alone: every kind of Kubernetes from the OpenAPI document of the module
 // k8s.io/kubernetes, and the Prometheus operator's monitors from their Go types.
 //
 //	go run -C tools/schemas . -out FOLDER
 //	kubeconform -schema-location 'FOLDER/{{.ResourceKind}}{{.KindSuffix}}.json' ...
 //
-// They are strict: a field that Kubernetes does not know is a mistake.
+// They are strict: a field unknown to Kubernetes is a mistake.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 // schema is a JSON schema, or a part of one.
 type schema = map[string]any
 
-// kinds are complete schemas by the file names that kubeconform looks for.
+// kinds are complete schemas by kubeconform's names of their files.
 type kinds map[string]schema
 
 func main() { os.Exit(run()) }
@@ -86,7 +86,7 @@ func openAPI(ctx context.Context, folder string) ([]byte, error) {
 	return document, nil
 }
 
-// fileName is what kubeconform makes of a kind with {{.ResourceKind}}{{.KindSuffix}}.
+// fileName is kubeconform's {{.ResourceKind}}{{.KindSuffix}} of a kind.
 func fileName(group, version, kind string) string {
 	name := kind + "-" + version
 	if group != "" {

@@ -8,9 +8,8 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 )
 
-// monitors are the kinds of the Prometheus operator that the chart has. Its CRDs are in
-// no module that is small; the types know the names and kinds of all fields, though not which
-// are required.
+// monitors are the Prometheus operator's kinds in the chart. Its CRDs are in no small
+// module; the types know the names and kinds of all fields, though not which are required.
 func monitors() kinds {
 	all := kinds{}
 	for _, kind := range []any{monitoring.PodMonitor{}, monitoring.ServiceMonitor{}} {
@@ -20,8 +19,8 @@ func monitors() kinds {
 	return all
 }
 
-// ofType is the schema of what encoding/json reads into a type. A type that reads for
-// itself may hold anything.
+// ofType is the schema of a type's JSON. A type with a decoder of its own may hold
+// anything.
 func ofType(t reflect.Type) schema {
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
 		return schema{}
@@ -48,7 +47,7 @@ func ofType(t reflect.Type) schema {
 	}
 }
 
-// addFields adds a struct's fields, and those of the structs that are inlined.
+// addFields adds a struct's fields, and those of inlined structs.
 func addFields(t reflect.Type, properties schema) {
 	for field := range t.Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

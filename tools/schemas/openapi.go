@@ -8,12 +8,12 @@ import (
 
 const (
 	reference = "#/definitions/"
-	// quantity is called a text, and may be a number: cpu: 1.
+	// quantity is a text in the document, and may be a number: cpu: 1.
 	quantity = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 )
 
-// fromOpenAPI makes a schema of each kind in an OpenAPI document, together with all
-// that it refers to.
+// fromOpenAPI makes a schema of each kind in an OpenAPI document, with all definitions
+// it refers to.
 func fromOpenAPI(document []byte) (kinds, error) {
 	var api struct{ Definitions map[string]schema }
 	if err := json.Unmarshal(document, &api); err != nil {
@@ -36,8 +36,8 @@ func fromOpenAPI(document []byte) (kinds, error) {
 	return all, nil
 }
 
-// kindFile is the file of a definition that is a kind of its own. What belongs to
-// several groups, such as DeleteOptions, is never in a manifest.
+// kindFile is the file of a definition with a kind of its own. A definition of several
+// groups, such as DeleteOptions, is never in a manifest.
 func kindFile(definition schema) (string, bool) {
 	data, err := json.Marshal(definition["x-kubernetes-group-version-kind"])
 	if err != nil {
@@ -63,8 +63,8 @@ func collect(definitions map[string]schema, name string, needed schema) {
 	needed[name] = strict(definitions[name], func(other string) { collect(definitions, other, needed) })
 }
 
-// strict is a schema without what it only describes, which knows no other fields than
-// those it names. It tells of each definition that it refers to.
+// strict is a schema without descriptions, which refuses fields that it does not name.
+// It calls refersTo for each definition in it.
 func strict(s schema, refersTo func(string)) schema {
 	if target, ok := s["$ref"].(string); ok {
 		refersTo(strings.TrimPrefix(target, reference))

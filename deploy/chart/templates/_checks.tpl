@@ -49,11 +49,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $deadline := dig "limits" "mountDeadline" "" .Values.config | default "25s" -}}
-{{- /* keymount waits for mounts a moment beyond their deadline, stopGrace in provider/serve.go, and then for what they asked for, flightLimit in store/memory.go. */ -}}
-{{- $grace := ternary 27 2 .Values.state.enabled -}}
-{{- if lt (float64 .Values.terminationGracePeriodSeconds) (addf (include "keymount.seconds" $deadline) $grace) -}}
-{{- $mistakes = append $mistakes (printf "terminationGracePeriodSeconds: %d cuts off mounts, which take up to config.limits.mountDeadline (%s), and %d s to end; raise it, or lower the deadline" (int .Values.terminationGracePeriodSeconds) $deadline $grace) -}}
+{{- /* stopGrace and cutGrace in provider/serve.go, and Grace and Last in internal/inflight. */ -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) 10 -}}
+{{- $mistakes = append $mistakes (printf "terminationGracePeriodSeconds: %d cuts off keymount, which takes up to 5 s to end; set at least 10" (int .Values.terminationGracePeriodSeconds)) -}}
 {{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
 {{- $mistakes = append $mistakes "serviceAccount.name: missing; with serviceAccount.create=false it says which account is there already" -}}

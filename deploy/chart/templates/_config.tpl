@@ -62,16 +62,6 @@ none would ever go, and older versions of Helm cannot roll back to one that has 
 {{- get (include "keymount.config" . | fromYaml) "metrics" | regexFind "[0-9]+$" -}}
 {{- end -}}
 
-{{/* How many seconds a duration of keymount.yaml is: 90 of 1m30s. */}}
-{{- define "keymount.seconds" -}}
-{{- $units := dict "h" 3600 "m" 60 "s" 1 "ms" 0.001 -}}
-{{- $seconds := 0.0 -}}
-{{- range regexFindAll "[0-9.]+(h|ms|m|s)" . -1 -}}
-{{- $seconds = addf $seconds (mulf (regexFind "[0-9.]+" .) (get $units (regexFind "[a-z]+$" .))) -}}
-{{- end -}}
-{{- $seconds -}}
-{{- end -}}
-
 {{/* "true" when failed mounts become events. */}}
 {{- define "keymount.events" -}}
 {{- if (include "keymount.config" . | fromYaml).events -}}true{{- end -}}

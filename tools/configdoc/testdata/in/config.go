@@ -34,6 +34,12 @@ type Fence struct {
 	Colour string `yaml:"colour"`
 }
 
+// Store is where the harvest goes; it names one kind.
+type Store struct {
+	// Shelves are how many there are.
+	Shelves int `yaml:"shelves"`
+}
+
 // Harvest is not read from the file.
 type Harvest struct{ Kilos int }
 

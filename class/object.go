@@ -1,0 +1,357 @@
+package class
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/certificate"
+	"github.com/keymount/keymount/form"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/store"
+)
+
+// Object is one entry of a class's objects, with the class's defaults filled in.
+// At most one of Format, Certificate and Template is set; with none of them the
+// value is written as it is.
+type Object struct {
+	Index  int // in objects
+	Secret Secret
+	// Reads are the places, in the Request's Secrets, of all secrets that the object reads,
+	// each once: its own first, then that of its password, or those of its template.
+	Reads []int
+	named map[store.Path]int // the places of those that the template names
+	// Key names the part of the secret to write; empty for all of it.
+	Key  string
+	File string // clean and relative; "." is the root of the mount
+	// Folder tells that File is a folder, for several files.
+	Folder   bool
+	Mode     int32
+	Optional bool // absent in the store: no file, no error
+
+	Encoding    form.Encoding // of the value in the store; decoded before writing
+	Format      form.Format
+	Certificate CertificateFormat
+	KeyFormat   certificate.KeyFormat // of the private key, for Certificate: pem
+	PasswordKey string                // the key of the password, for Certificate: in the secret, or in PasswordOf
+	PasswordOf  Secret                // the secret of the password; the zero Secret for the object's own
+	Template    *form.Template
+	// Envelope takes the value out of the store's whole answer, as vault-csi-provider
+	// does: the one under Key, or without a Key the answer itself.
+	Envelope bool
+}
+
+// HasPasswordElsewhere tells whether another secret has the password.
+func (o *Object) HasPasswordElsewhere() bool {
+	return o.PasswordOf != (Secret{}) && o.PasswordOf != o.Secret
+}
+
+// Beside is the secret at another path, as the object's password or template names it.
+func (o *Object) Beside(path store.Path) Secret {
+	return Secret{Store: o.Secret.Store, Role: o.Secret.Role, Path: path, Shared: o.Secret.Shared}
+}
+
+// CertificateFormat is a way to write certificates and their private key.
+type CertificateFormat string
+
+// The formats of certificates.
+const (
+	PEM CertificateFormat = "pem"
+	PFX CertificateFormat = "pfx"
+	JKS CertificateFormat = "jks"
+)
+
+// objectParser reads one entry and notes mistakes under its index.
+type objectParser struct{ entry }
+
+func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
+	o := Object{Index: p.index}
+	if node.Kind != yaml.MappingNode {
+		p.mistake("not a map; write %s", objectExample)
+		return o
+	}
+	p.readFields(node, fieldNames(), p.mistake)
+	o.Secret = p.secret(class)
+	o.Key = p.key()
+	p.form(&o, class.known[o.Secret.Store])
+	o.File, o.Folder = p.file()
+	o.Mode = p.mode()
+	o.Optional = p.flag("optional")
+	p.checkForm(o, class.known[o.Secret.Store])
+	return o
+}
+
+// fieldNames are the fields of an object.
+func fieldNames() []string {
+	return []string{
+		"path", "key", "file", "mode", "optional", "store", "role", "version",
+		"encoding", "format", "template", "keyFormat", "passwordKey", "passwordFrom", "args", "lease",
+	}
+}
+
+// secret reads the object's secret; the class has the defaults.
+func (p *objectParser) secret(class classDefaults) Secret {
+	s := Secret{Store: cmp.Or(p.text("store"), class.store), Role: p.text("role"), Version: p.text("version")}
+	of, known := class.known[s.Store]
+	s.Path, s.Args, s.Shared = p.path(of), p.args(), p.shared()
+	traits := of.Traits
+	// A class's role is for its stores that have roles; an object's is a mistake elsewhere.
+	if s.Role == "" && (traits.Roles != access.None || s.Store == class.store) {
+		s.Role = class.role
+	}
+	switch {
+	case !known:
+		p.mistake("store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, slices.Sorted(maps.Keys(class.known))))
+	case s.Role != "" && traits.Roles == access.None:
+		p.mistake("store %q has no roles; remove role %q", s.Store, s.Role)
+	case s.Role == "" && traits.Roles == access.Required:
+		p.mistake("store %q needs a role to log in with; add role", s.Store)
+	case s.Version != "" && !traits.Versions:
+		p.mistake("store %q keeps no versions; remove version %q", s.Store, s.Version)
+	case s.Args != "" && !traits.Writes:
+		p.mistake("store %q answers no writes; remove args", s.Store)
+	case s.Args != "" && s.Version != "":
+		p.mistake("version: args ask for something new; remove one of the two")
+	}
+	return s
+}
+
+// shared reads the owner of a credential: the pod, or all pods with its login.
+func (p *objectParser) shared() bool {
+	switch text := p.text("lease"); text {
+	case "", "pod":
+		return false
+	case "shared":
+		return true
+	default:
+		p.mistake("lease: %q is neither pod nor shared", text)
+		return false
+	}
+}
+
+// text is a field's text as written, quoted or not: empty when absent.
+func (p *objectParser) text(name string) string {
+	node := p.fields[name]
+	switch {
+	case node == nil:
+		return ""
+	case node.Kind != yaml.ScalarNode:
+		p.mistake("%s: not a text", name)
+		return ""
+	case node.Value == "" || node.Tag == "!!null":
+		p.mistake("%s: is empty; give it a value or remove it", name)
+		return ""
+	case name == "template": // which has lines
+		return node.Value
+	case name == "key" || name == "passwordKey": // of which a store may have any
+		return p.plain(name, node.Value)
+	}
+	if err := spelling.Unspaced(node.Value); err != nil {
+		p.mistake("%s: %w", name, err)
+		return ""
+	}
+	if name == "path" || name == "file" { // judged where they are parsed
+		return node.Value
+	}
+	return p.plain(name, node.Value)
+}
+
+// key bounds the length of a key: each dot may be a step or part of a name, so that
+// the work of a look-up grows faster than the length.
+func (p *objectParser) key() string {
+	const longest = 1024
+	key := p.text("key")
+	if len(key) > longest {
+		p.mistake("key: %d bytes are more than a key may have (%d)", len(key), longest)
+		return ""
+	}
+	return key
+}
+
+// args are sent as one JSON object in one spelling: objects with the same args share
+// an answer, and others do not.
+func (p *objectParser) args() string {
+	node := p.fields["args"]
+	if node == nil {
+		return ""
+	}
+	if node.Tag == "!!null" {
+		p.mistake("args: is empty; give it a value, or write args: {} for a write without arguments")
+		return ""
+	}
+	text, err := canonicalArgs(node)
+	if err != nil {
+		p.mistake("args: %w", err)
+	}
+	return text
+}
+
+// path is in the store's spelling.
+func (p *objectParser) path(of Store) store.Path {
+	if p.fields["path"] == nil {
+		p.mistake("path: missing; name the secret in the store")
+		return store.Path{}
+	}
+	text := p.text("path")
+	if text == "" {
+		return store.Path{}
+	}
+	path, err := of.path(text)
+	if err != nil {
+		p.mistake("path: %w", err)
+	}
+	return path
+}
+
+// file reads the object's path in the mount; a slash at the end makes it a folder.
+func (p *objectParser) file() (name string, folder bool) {
+	if p.fields["file"] == nil {
+		p.mistake(`file: missing; name the file to write, or a folder ("tls/") for one file per key`)
+		return "", false
+	}
+	text := p.text("file")
+	if text == "" {
+		return "", false
+	}
+	name, folder = strings.CutSuffix(text, "/")
+	if folder && name == "." {
+		return name, folder
+	}
+	if err := checkFile(name); err != nil {
+		p.mistake("file: %w", err)
+		return "", folder
+	}
+	return name, folder
+}
+
+// form reads the fields that shape the value.
+func (p *objectParser) form(o *Object, of Store) {
+	var err error
+	if text := p.text("encoding"); text != "" {
+		if o.Encoding, err = form.ParseEncoding(text); err != nil {
+			p.mistake("encoding: %w", err)
+		}
+	}
+	if text := p.text("format"); text != "" {
+		p.format(o, text)
+	}
+	if text := p.text("template"); text != "" {
+		if o.Template, err = form.ParseTemplate(text, of.path); err != nil {
+			p.mistake("template: %w", err)
+		}
+	}
+	if o.KeyFormat, err = certificate.ParseKeyFormat(p.text("keyFormat")); err != nil {
+		p.mistake("keyFormat: %w", err)
+	}
+	o.PasswordKey = p.text("passwordKey")
+	p.passwordFrom(o, of)
+}
+
+// passwordFrom reads which other secret has the password. It is of the object's own
+// store, read with its role.
+func (p *objectParser) passwordFrom(o *Object, of Store) {
+	node := p.fields["passwordFrom"]
+	if node == nil {
+		return
+	}
+	if node.Kind != yaml.MappingNode {
+		p.mistake("passwordFrom: not a map; write {path: ..., key: ...}")
+		return
+	}
+	from := objectParser{entry{index: p.index, m: p.m, within: "passwordFrom: "}}
+	from.readFields(node, []string{"path", "key"}, from.mistake)
+	if from.fields["key"] == nil {
+		from.mistake("key: missing; name the value that is the password")
+	}
+	o.PasswordKey, o.PasswordOf = from.key(), o.Beside(from.path(of))
+}
+
+func (p *objectParser) format(o *Object, text string) {
+	switch f := CertificateFormat(text); f {
+	case PEM, PFX, JKS:
+		o.Certificate = f
+		return
+	}
+	format, err := form.ParseFormat(text)
+	if err != nil {
+		known := []string{"json", "yaml", "dotenv", "properties", "pem", "pfx", "jks"}
+		p.mistake("format: %q is none of %s%s", text, strings.Join(known, ", "), spelling.Hint(text, known))
+	}
+	o.Format = format
+}
+
+// checkForm finds fields that do not go together.
+func (p *objectParser) checkForm(o Object, of Store) {
+	has := func(field string) bool { return p.fields[field] != nil }
+	switch {
+	case has("template"):
+		for _, other := range []string{"key", "format", "encoding"} {
+			if has(other) {
+				p.mistake("%s: a template makes the whole text; remove %s or the template", other, other)
+			}
+		}
+		p.wantsFile(o, "a template makes one text")
+	case has("format") && o.Certificate != PEM:
+		p.wantsFile(o, "format: "+Shorten(p.fields["format"].Value)+" makes one file")
+	case has("format"):
+	case o.Folder && has("key"):
+		p.mistake("file: \"%s/\" is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", o.File, o.Key)
+	case !o.Folder && !has("key") && o.File != "" && !of.isText(o.Secret.Path):
+		p.mistake("key: missing; name the value for %q, or end file in a slash to get one file per key, or add a format or a template", o.File)
+	}
+	if has("format") && has("encoding") {
+		p.mistake("encoding: is of a value that is written as it is; remove it or the format")
+	}
+	p.checkCertificate(o)
+}
+
+func (p *objectParser) wantsFile(o Object, why string) {
+	if o.Folder {
+		p.mistake("file: \"%s/\" is a folder and %s; remove the slash", o.File, why)
+	}
+}
+
+func (p *objectParser) checkCertificate(o Object) {
+	if p.fields["keyFormat"] != nil && o.Certificate != PEM {
+		p.mistake("keyFormat: is for format: pem; remove it")
+	}
+	for _, field := range []string{"passwordKey", "passwordFrom"} {
+		if p.fields[field] != nil && o.Certificate == "" {
+			p.mistake("%s: is for format: pem, pfx and jks; remove it", field)
+		}
+	}
+	switch hasKey, hasFrom := p.fields["passwordKey"] != nil, p.fields["passwordFrom"] != nil; {
+	case hasKey && hasFrom:
+		p.mistake("passwordFrom: the password is in one place; remove this or passwordKey")
+	case o.Certificate == JKS && !hasKey && !hasFrom:
+		p.mistake("passwordKey: missing; name the key of the secret that holds the keystore's password, or another secret in passwordFrom: {path: ..., key: ...}")
+	}
+}
+
+func (p *objectParser) mode() int32 {
+	text := p.text("mode")
+	if text == "" {
+		return DefaultMode
+	}
+	mode, err := parseStrictMode(text)
+	if err != nil {
+		p.mistake("mode: %w", err)
+	}
+	return mode
+}
+
+func (p *objectParser) flag(name string) bool {
+	node := p.fields[name]
+	if node == nil {
+		return false
+	}
+	if node.Tag != "!!bool" {
+		p.mistake("%s: is not true or false", name)
+		return false
+	}
+	return strings.EqualFold(node.Value, "true")
+}

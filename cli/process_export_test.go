@@ -1,6 +1,0 @@
-package cli
-
-import "context"
-
-// Tidy runs until ctx ends.
-func Tidy(ctx context.Context) error { return tidy(ctx) }

@@ -1,0 +1,96 @@
+package surrogate
+
+import (
+	"bytes"
+	"encoding/json"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// JSON reads a text that is JSON into the nodes that a parser of YAML makes of it, and
+// returns those of them that have half a character without the other half. Without JSON
+// there is no document, and the text may be YAML.
+//
+// YAML is said to hold all of JSON, and yaml.v3 does not: it refuses \/, the character
+// U+007F, a key over 1024 bytes and a line break in front of a colon, and makes a space of
+// U+0085.
+func JSON(text []byte) (document *yaml.Node, halves map[*yaml.Node]bool) {
+	if !utf8.Valid(text) || !json.Valid(text) {
+		return nil, nil
+	}
+	r := reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, halves: map[*yaml.Node]bool{}}
+	r.decoder.UseNumber()
+	root := r.value()
+	return &yaml.Node{Kind: yaml.DocumentNode, Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}, r.halves
+}
+
+// reader makes nodes of a text that is known to be JSON, and not too deep.
+type reader struct {
+	text    []byte
+	decoder *json.Decoder
+	halves  map[*yaml.Node]bool
+
+	line    int // where the last token ends, from 1
+	newline int // how much of the text is in front of that line
+	read    int // how much of it is read
+}
+
+// value reads the next value, or nothing at the end of a list or a map.
+func (r *reader) value() *yaml.Node {
+	token, err := r.decoder.Token()
+	if err != nil {
+		return nil
+	}
+	written := r.advance()
+	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.read - r.newline}
+	switch token := token.(type) {
+	case json.Delim:
+		return r.collection(n, token)
+	case string:
+		n.Style, n.Tag, n.Value = yaml.DoubleQuotedStyle, "!!str", token
+		if HasHalf(string(written)) {
+			r.halves[n] = true
+		}
+	case json.Number:
+		n.Value = string(token)
+		if n.Tag = n.ShortTag(); n.Tag != "!!int" { // 1e400 is a text to YAML
+			n.Tag = "!!float"
+		}
+	case bool:
+		n.Tag, n.Value = "!!bool", "false"
+		if token {
+			n.Value = "true"
+		}
+	default:
+		n.Tag, n.Value = "!!null", "null"
+	}
+	return n
+}
+
+// advance returns the token that was just read, with what stands in front of it.
+func (r *reader) advance() []byte {
+	token := r.text[r.read:r.decoder.InputOffset()]
+	r.line += bytes.Count(token, []byte("\n"))
+	if last := bytes.LastIndexByte(token, '\n'); last >= 0 {
+		r.newline = r.read + last + 1
+	}
+	r.read += len(token)
+	return token
+}
+
+func (r *reader) collection(n *yaml.Node, begin json.Delim) *yaml.Node {
+	n.Style = yaml.FlowStyle
+	switch begin {
+	case '{':
+		n.Kind, n.Tag = yaml.MappingNode, "!!map"
+	case '[':
+		n.Kind, n.Tag = yaml.SequenceNode, "!!seq"
+	default:
+		return nil
+	}
+	for child := r.value(); child != nil; child = r.value() {
+		n.Content = append(n.Content, child)
+	}
+	return n
+}

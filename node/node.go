@@ -1,0 +1,174 @@
+// Package node is one node's keymount out of a keymount.yaml: [Open] wires stores, issuers,
+// metrics and sockets together, and [Node.Run] serves until its context ends. It knows
+// no command line: package cli reads one for it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/kube"
+	"github.com/keymount/keymount/internal/room"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/observe"
+	"github.com/keymount/keymount/provider"
+	"github.com/keymount/keymount/state"
+)
+
+// Options are the settings from outside keymount.yaml.
+type Options struct {
+	// Node is this node's name at the API server. Without it, tokens that name a node are
+	// refused.
+	Node string
+	// Version and Revision are those of this keymount, for the driver and for metrics.
+	Version, Revision string
+	Log               *slog.Logger
+}
+
+// Node has its sockets open, and serves during Run.
+type Node struct {
+	parts parts
+	state *state.Folder
+}
+
+// Open opens stores and sockets, and takes over the state of the last process. A store
+// that cannot be read yet is no error. Without an error, Run has to follow.
+func Open(ctx context.Context, c *config.Config, o Options) (*Node, error) {
+	key, err := versionKey(ctx, c.VersionKeyFile, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := state.Open(c.StateFolder, key, o.Node, o.Log)
+	if err != nil {
+		return nil, fmt.Errorf("stateFolder: %w", err)
+	}
+	all, err := listen(ctx, c, o, key, folder)
+	if err != nil {
+		folder.Close()
+		return nil, err
+	}
+	return &Node{all, folder}, nil
+}
+
+// Run serves until ctx ends or a part fails, and waits for the mounts in flight. It
+// writes the state once more after all else has ended. A Node runs once.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.state.Close()
+	return n.state.During(ctx, func() error { return n.parts.run(ctx) })
+}
+
+// part is a task that runs until ctx ends.
+type part func(ctx context.Context) error
+
+// parts are the servers, and the background work that mounts in flight still need.
+type parts struct{ serving, background []part }
+
+// run runs the servers until ctx ends or a part fails, then ends the background work,
+// and waits for all.
+func (p parts) run(ctx context.Context) error {
+	outliving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	running, ctx := errgroup.WithContext(ctx)
+	for _, run := range p.background {
+		running.Go(func() error { return run(outliving) })
+	}
+	var serving sync.WaitGroup
+	for _, run := range p.serving {
+		serving.Add(1)
+		running.Go(func() error {
+			defer serving.Done()
+			return run(ctx)
+		})
+	}
+	serving.Wait()
+	stop()
+	return running.Wait()
+}
+
+// listen wires everything together and opens the sockets.
+func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, folder *state.Folder) (all parts, err error) {
+	issuers, err := openIssuers(c.Issuers)
+	if err != nil {
+		return all, err
+	}
+	metrics := newMetrics(c, o)
+	events, writing, err := openEvents(c, o)
+	if err != nil {
+		return all, err
+	}
+	rotation := &observe.Rotation{Metrics: metrics, Events: events}
+	volumes := &removals{}
+	readiness := &readiness{bound: c.Limits.ReadinessBound, began: time.Now(), metrics: metrics, events: events, pod: kube.OwnPod(), log: o.Log}
+	metrics.MeasureReady(readiness.ready)
+	backends, keeping, err := builder{metrics, rotation, volumes, c.Limits, sharedMemory(c, clock, o.Log), folder, room.NewAnswers(room.Parallel(), time.Now), o.Log, readiness}.open(ctx, c.Stores)
+	if err != nil {
+		return all, err
+	}
+	watching, err := watchVolumes(c, o, volumes)
+	if err != nil {
+		return all, err
+	}
+	folder.Restore(ctx)
+	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
+		Version:       o.Version,
+		Backends:      backends,
+		Verifier:      auth.NewVerifier(issuers, o.Node, clock),
+		VersionKey:    key,
+		Deadline:      c.Limits.MountDeadline,
+		ParallelReads: c.Limits.ParallelReads,
+		Recorders:     recorders(events, metrics, rotation, o.Log),
+		Mounting:      metrics.Mounting,
+		Ready:         readiness.ready,
+	}), o.Log)
+	if err != nil {
+		return all, err
+	}
+	all = parts{serving: append(watching, returnMemory, server.Run), background: append(keeping, writing...)}
+	if metrics == nil {
+		return all, nil
+	}
+	scrapes, err := metrics.Listen(ctx, c.Metrics, o.Log)
+	if err != nil {
+		return all, errors.Join(err, server.Close())
+	}
+	all.serving = append(all.serving, scrapes.Run)
+	return all, nil
+}
+
+// newMetrics counts mounts, reads and logins, if the operator wants metrics.
+func newMetrics(c *config.Config, o Options) *observe.Metrics {
+	if c.Metrics == "" {
+		return nil
+	}
+	return observe.NewMetrics(o.Version, o.Revision)
+}
+
+// openEvents writes events onto pods, if the operator wants them.
+func openEvents(c *config.Config, o Options) (observe.EventWriter, []part, error) {
+	if !c.Events {
+		return nil, nil, nil
+	}
+	events, err := kube.ClusterEvents(o.Node, time.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	run := func(ctx context.Context) error { events.Run(ctx, o.Log); return nil }
+	return events, []part{run}, nil
+}
+
+// recorders hear of mounts, the log last: its line has the code that the driver gets.
+func recorders(events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
+	var all []provider.Recorder
+	if events != nil {
+		all = append(all, observe.Tell(events))
+	}
+	return append(all, metrics, rotation, observe.NewLog(log))
+}

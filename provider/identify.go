@@ -1,0 +1,130 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/lru"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/login"
+	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
+)
+
+// Backend is one store of keymount.yaml, ready to be read.
+type Backend struct {
+	Name     string
+	Store    Store
+	Resolves bool // the store has to be asked what a path is
+	Rules    access.Rules
+	Audience string      // of the tokens it accepts
+	Class    class.Store // what a class may ask of it
+	// TokensWithoutPod accepts tokens that are bound to no pod.
+	TokensWithoutPod bool
+}
+
+// Store is what a mount reads from: a [keep.Keeper], or a [keep.Direct].
+type Store interface {
+	// RecallPath and Recall are Resolve and Read without asking or waiting; false
+	// where these would have to.
+	RecallPath(request login.Request, ref store.Ref) (store.Resolved, bool)
+	Resolve(ctx context.Context, request login.Request, ref store.Ref) (store.Resolved, error)
+	Recall(request login.Request, ref store.Ref, resolved store.Resolved) (keep.Answer, bool)
+	Read(ctx context.Context, request login.Request, ref store.Ref, resolved store.Resolved) (keep.Answer, error)
+}
+
+// asker is who asks one store, the same for all that a mount reads there.
+type asker struct {
+	backend  Backend
+	identity *auth.Identity
+	token    secret.Bytes // which proves the identity
+	class    string
+	waiting  bool // the pod cannot start without an answer
+	login    verdict
+}
+
+// verdict is that of the rules on a login with a role.
+type verdict struct {
+	given bool
+	role  string
+	rule  access.Decision
+	err   error
+}
+
+// judgeLogin has the rules judge a login, which has no path: so the last verdict counts for
+// all that is read with one role.
+func (a *asker) judgeLogin(q access.Query) (access.Decision, error) {
+	if !a.login.given || a.login.role != q.Role {
+		rule, err := a.backend.Rules.JudgeLogin(q)
+		a.login = verdict{true, q.Role, rule, err}
+	}
+	return a.login.rule, a.login.err
+}
+
+// identify proves who the pod is, once for each store that it reads from.
+// Nothing is read, and nothing cached is used, before this has said yes.
+func identify(ctx context.Context, r class.Request, verifier *auth.Verifier, backends map[string]Backend, waiting bool) (map[string]*asker, error) {
+	askers := map[string]*asker{} // by store
+	var mistakes []error
+	for i := range r.Secrets {
+		name := r.Secrets[i].Store
+		if askers[name] != nil {
+			continue
+		}
+		a := &asker{backend: backends[name], class: r.Class, waiting: waiting}
+		if err := a.prove(ctx, r, verifier); err != nil && !slices.ContainsFunc(mistakes, sameText(err)) {
+			mistakes = append(mistakes, err)
+		}
+		askers[name] = a
+	}
+	return askers, errors.Join(mistakes...)
+}
+
+func (a *asker) prove(ctx context.Context, r class.Request, verifier *auth.Verifier) (err error) {
+	if a.token, err = r.Tokens.For(a.backend.Audience); err != nil {
+		return err
+	}
+	identity, err := verifier.Verify(ctx, a.token, auth.Expected{
+		Audience: a.backend.Audience, Pod: r.Pod, WithoutPod: a.backend.TokensWithoutPod,
+	})
+	a.identity = &identity
+	return err
+}
+
+func sameText(err error) func(error) bool {
+	return func(other error) bool { return other.Error() == err.Error() }
+}
+
+// maxServed bounds how many volumes are remembered; a node has some hundred.
+const maxServed = 4096
+
+// volume is what the driver mounts again and again.
+type volume struct{ podUID, class string }
+
+// served are the volumes that were mounted. A pod whose volume is none of them cannot
+// start until it is: it goes first. It is safe for concurrent use.
+type served struct {
+	mu      sync.Mutex
+	volumes *lru.Cache[volume, struct{}]
+}
+
+func newServed() *served { return &served{volumes: lru.New[volume, struct{}](maxServed, 0)} }
+
+func (s *served) has(v volume) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.volumes.Get(v)
+	return known
+}
+
+// add may forget another volume, which is taken for a new one once.
+func (s *served) add(v volume) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.volumes.Add(v, struct{}{}, 0)
+}

@@ -1,0 +1,5 @@
+// Package other is no kind of store.
+package other
+
+// Kind is not read from a file.
+type Kind struct{}
