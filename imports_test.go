@@ -52,10 +52,11 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"record":             {"auth", "access", "class"},
+		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/secret"},
 		"observe":            {"record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
 		"provider": {
 			"record", "auth", "access", "login", "store", "store/keep", "class", "certificate", "form",
-			"internal/secret", "internal/contain", "internal/lru", "internal/regular", "internal/room", "internal/socket", "internal/turns",
+			"internal/secret", "internal/contain", "internal/lru", "internal/regular", "internal/room", "internal/socket", "internal/spelling", "internal/turns",
 		},
 		"provider/providertest": {"auth"},
 		"node": {

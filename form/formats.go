@@ -81,6 +81,10 @@ func Write(f Format, t secret.Tree) (secret.Bytes, error) {
 	return secret.New(text), nil
 }
 
+// mostFailures bounds the keys in one error, and mostOfKey the bytes of each: a secret may
+// have any number of keys, of any length.
+const mostFailures, mostOfKey = 20, 253
+
 // writeLines writes a map as one line for each of its keys.
 func writeLines(t secret.Tree, f Format, line func(key, value string) (string, error)) ([]byte, error) {
 	if _, ok := t.Reveal().(map[string]any); !ok {
@@ -96,7 +100,10 @@ func writeLines(t secret.Tree, f Format, line func(key, value string) (string, e
 			written, err = line(key, value)
 		}
 		if err != nil {
-			failures = append(failures, fmt.Errorf("key %q %w", key, err))
+			if failures = append(failures, fmt.Errorf("key %q %w", spelling.Cut(key, mostOfKey), err)); len(failures) == mostFailures {
+				failures = append(failures, errors.New("and maybe more"))
+				break
+			}
 			continue
 		}
 		if b.WriteString(written); b.Len() > maxText {

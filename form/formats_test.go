@@ -396,6 +396,33 @@ func TestMistakesOfFormats(t *testing.T) {
 	}
 }
 
+// However many keys cannot be written, and however long they are, the error stays short:
+// it is held, and copied, while other mounts want the memory.
+func TestManyMistakesOfFormats(t *testing.T) {
+	many, long := map[string]any{}, map[string]any{strings.Repeat("-", 1<<20): canary}
+	for i := range 100_000 {
+		many[fmt.Sprint(i)] = canary
+	}
+	for name, test := range map[string]struct {
+		value map[string]any
+		lines int
+		end   string
+	}{
+		"100,000 keys":   {many, 21, "and maybe more"},
+		"a key of 1 MiB": {long, 1, "give the key a file of its own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := form.Write(form.Dotenv, tree(t, test.value))
+			if err == nil || !strings.HasSuffix(err.Error(), test.end) {
+				t.Fatalf("error %.200v, want one that ends in %q", err, test.end)
+			}
+			if lines := strings.Count(err.Error(), "\n") + 1; lines != test.lines || len(err.Error()) > 4<<10 {
+				t.Errorf("%d lines of %d bytes together, want %d and at most 4 KiB", lines, len(err.Error()), test.lines)
+			}
+		})
+	}
+}
+
 func TestParseFormat(t *testing.T) {
 	for _, name := range []string{"json", "yaml", "dotenv", "properties"} {
 		if f, err := form.ParseFormat(name); string(f) != name || err != nil {

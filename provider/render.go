@@ -13,6 +13,7 @@ import (
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/form"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/internal/turns"
 	"github.com/keymount/keymount/store"
 )
@@ -20,6 +21,9 @@ import (
 // templateTime is what one template may take: thousands of times what an honest
 // one does.
 const templateTime = time.Second
+
+// mostOfKey bounds the bytes of a secret's key in an error.
+const mostOfKey = 253
 
 var errSlow = errors.New("template: it takes longer than a second; its work grows with what is in the secrets")
 
@@ -176,13 +180,14 @@ func (r *rendering) allKeys(o *class.Object, part secret.Tree) error {
 		}
 		path := inFolder(o, key)
 		if err := class.CheckKey(key, path); err != nil {
-			failures = append(failures, fmt.Errorf("%w: key %q cannot be a file: %w", store.Invalid, key, err))
-			continue
-		}
-		if err := r.plain(o, path, child); errors.Is(err, ErrTooLarge) {
+			failures = append(failures, fmt.Errorf("%w: key %q cannot be a file: %w", store.Invalid, spelling.Cut(key, mostOfKey), err))
+		} else if err := r.plain(o, path, child); errors.Is(err, ErrTooLarge) {
 			return err
 		} else if err != nil {
 			failures = append(failures, err)
+		}
+		if len(failures) == maxFailures { // a secret may have any number of keys
+			return errors.Join(append(failures, errors.New("and maybe more"))...)
 		}
 	}
 	return joined(failures)

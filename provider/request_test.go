@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,21 @@ func TestKeysThatAreNoFiles(t *testing.T) {
 		`objects[1]: secret "shop/odd" of store "default": invalid: file "f/a" is also written by objects[0]`)
 	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/odd, key: b, file: f}]"), codes.NotFound,
 		`objects[0]: secret "shop/odd" of store "default": not found: no such key "b"; check the key, or say optional: true`)
+}
+
+// However many keys cannot be files, and however long they are, the error stays short.
+func TestManyKeysThatAreNoFiles(t *testing.T) {
+	w := start(t)
+	many := map[string]any{strings.Repeat("n", 1<<20): canary}
+	for i := range 50_000 {
+		many[fmt.Sprint("a\n", i)] = canary
+	}
+	w.memory.Set("shop/odd", many)
+	_, _, err := w.mount(t, w.volume(pod("shop", "api"), "[{path: shop/odd, file: ./}]"))
+	text := statusText(err)
+	if lines := strings.Count(text, "\n") + 1; lines != 21 || !strings.HasSuffix(text, "\nand maybe more") {
+		t.Errorf("%d lines, want 21 of which the last is \"and maybe more\": %.300s", lines, text)
+	}
 }
 
 func TestMistakesAreNotRemembered(t *testing.T) {
