@@ -81,6 +81,7 @@ func confinedImports() map[string][]string {
 		"github.com/spf13/cobra":                   {"cli"},
 		"software.sslmate.com/src/go-pkcs12":       {"certificate"},
 		"github.com/pavlo-v-chernykh/keystore-go":  {"certificate"},
+		"golang.org/x/mod":                         {"audit"},
 		"golang.org/x/tools":                       {}, // tests only
 		"google.golang.org/grpc":                   {"record", "observe", "provider", "provider/providertest", "cli"},
 		"k8s.io":                                   {"internal/kube"},

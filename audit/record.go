@@ -228,8 +228,7 @@ type Lease struct {
 // Stale is the begin or the end of the time in which old values stand in for a store.
 type Stale struct {
 	// Cause is why the store gave no answer.
-	Cause string   `json:"cause,omitempty"`
-	Paths []string `json:"paths,omitempty"`
+	Cause string `json:"cause,omitempty"`
 	// State is begin or end.
 	State string `json:"state"`
 	Store string `json:"store"`
@@ -237,9 +236,9 @@ type Stale struct {
 
 // Config is a loaded keymount.yaml.
 type Config struct {
-	File   string   `json:"file"`
-	SHA256 string   `json:"sha256"` // of the file, in hex, as sha256sum has it
-	Stores []string `json:"stores"`
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"` // of the file, in hex, as sha256sum has it
+	Stores int    `json:"stores"` // how many there are
 }
 
 // Lost counts records that no sink took, and that are not in the trail.
@@ -272,12 +271,10 @@ func (r *Record) line() ([]byte, error) {
 	return Canonical(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }
 
-// Read is the record in a line of its canonical form, strictly.
+// Read is the record in a line.
 func Read(line []byte) (*Record, error) {
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
 	r := new(Record)
-	if err := d.Decode(r); err != nil {
+	if err := json.Unmarshal(line, r); err != nil {
 		return nil, fmt.Errorf("is no record: %w", err)
 	}
 	if r.V != Version {
