@@ -18,6 +18,7 @@ import (
 	"golang.org/x/tools/go/packages"
 	"gopkg.in/yaml.v3"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/certificate"
 	"github.com/keymount/keymount/class"
@@ -41,6 +42,8 @@ const canary = "canary-7f3a91d2"
 // TestCanariesAreComplete says which one is missing.
 func canaries() []any {
 	return []any{
+		audit.Options{},
+		audit.Trail{},
 		secret.Bytes{},
 		secret.Tree{},
 		auth.Tokens{},

@@ -52,7 +52,7 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"record":             {"auth", "access", "class"},
-		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/secret"},
+		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
 		"observe":            {"record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
 		"provider": {
 			"record", "auth", "access", "login", "store", "store/keep", "class", "certificate", "form",
@@ -60,10 +60,10 @@ func allowedImports() map[string][]string {
 		},
 		"provider/providertest": {"auth"},
 		"node": {
-			"config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
+			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
 		},
 		"cli": {
-			"node", "config", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/bundle", "store/vault",
+			"access", "audit", "node", "config", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/bundle", "store/vault",
 			"internal/kube", "internal/secret",
 		},
 		".": {"cli"},
@@ -81,9 +81,9 @@ func confinedImports() map[string][]string {
 		"github.com/spf13/cobra":                   {"cli"},
 		"software.sslmate.com/src/go-pkcs12":       {"certificate"},
 		"github.com/pavlo-v-chernykh/keystore-go":  {"certificate"},
-		"golang.org/x/mod":                         {"audit"},
+		"golang.org/x/mod":                         {"audit", "node"},
 		"golang.org/x/tools":                       {}, // tests only
-		"google.golang.org/grpc":                   {"record", "observe", "provider", "provider/providertest", "cli"},
+		"google.golang.org/grpc":                   {"record", "audit", "observe", "provider", "provider/providertest", "cli"},
 		"k8s.io":                                   {"internal/kube"},
 		"sigs.k8s.io/secrets-store-csi-driver":     {"provider", "provider/providertest", "cli"},
 		"sigs.k8s.io/secrets-store-csi-driver/pkg": {"provider/providertest", "cli"},

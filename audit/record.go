@@ -212,6 +212,9 @@ type Login struct {
 
 // Lease is a change in the life of a credential. Its owner is that of the Record.
 type Lease struct {
+	// Before is the lease that the pod had for the same path, role and store; it is replaced,
+	// and left to expire.
+	Before string `json:"before,omitempty"`
 	// Change is issued, renewed or revoked.
 	Change string `json:"change"`
 	// Name tells one lease from another: a keyed hash of its id.

@@ -41,6 +41,9 @@ type Identity struct {
 	// PodName and PodUID are empty when the token is not bound to a pod.
 	PodName string
 	PodUID  string
+	// TokenID is the token's name at the API server, its jti claim; empty without one. Each
+	// token has another one, so nothing is remembered under it.
+	TokenID string
 	// Expires is the end of the token's life; the identity must not be used after it.
 	Expires time.Time
 }

@@ -83,7 +83,7 @@ func (v *Verifier) Verify(ctx context.Context, token secret.Bytes, want Expected
 		Namespace:      c.Kubernetes.Namespace,
 		ServiceAccount: c.Kubernetes.ServiceAccount.Name, ServiceAccountUID: c.Kubernetes.ServiceAccount.UID,
 		PodName: c.Kubernetes.Pod.Name, PodUID: c.Kubernetes.Pod.UID,
-		Expires: c.Expiry.Time(),
+		TokenID: c.ID, Expires: c.Expiry.Time(),
 	}, nil
 }
 

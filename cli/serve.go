@@ -21,7 +21,7 @@ func newServe() *cobra.Command {
 		Short: "Answer the driver's Mount calls on this node",
 		Long: `Answer the Secrets Store CSI driver's Mount calls on this node, on the sockets of
 keymount.yaml, until SIGTERM or SIGINT. Logs go to standard error, as text on a terminal
-and as JSON lines otherwise.`,
+and as JSON lines otherwise; the audit trail goes to standard output or to a file.`,
 		Example: `  keymount serve --config /etc/keymount/keymount.yaml --node-name worker-1`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,7 +33,7 @@ and as JSON lines otherwise.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, name, log)
+			return serve(cmd.Context(), c, nodeOptions(name, log, cmd.OutOrStdout()))
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file")
@@ -43,12 +43,13 @@ and as JSON lines otherwise.`,
 }
 
 // serve runs until ctx ends.
-func serve(ctx context.Context, c *config.Config, name string, log *slog.Logger) error {
-	opened, err := node.Open(ctx, c, nodeOptions(name, log))
+func serve(ctx context.Context, c *config.Config, o node.Options) error {
+	log := o.Log
+	opened, err := node.Open(ctx, c, o)
 	if err != nil {
 		return err
 	}
-	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", name),
+	log.LogAttrs(ctx, slog.LevelInfo, "serving", slog.Any("sockets", c.Sockets), slog.String("node", o.Node),
 		slog.Int("stores", len(c.Stores)), slog.Int("issuers", len(c.Issuers)), slog.Bool("events", c.Events), slog.String("metrics", c.Metrics),
 		slog.Bool("watch_volumes", c.WatchVolumes),
 		slog.String("mount_deadline", c.Limits.MountDeadline.String()))
@@ -60,9 +61,9 @@ func serve(ctx context.Context, c *config.Config, name string, log *slog.Logger)
 }
 
 // nodeOptions are those of this keymount on the node of that name.
-func nodeOptions(name string, log *slog.Logger) node.Options {
+func nodeOptions(name string, log *slog.Logger, stdout io.Writer) node.Options {
 	b := readBuild()
-	return node.Options{Node: name, Version: b.Version, Revision: b.Revision, Log: log}
+	return node.Options{Node: name, Version: b.Version, Revision: b.Revision, Log: log, Stdout: stdout}
 }
 
 // newLog writes text to a terminal and JSON lines to everything else.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/cli"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/bundle"
@@ -90,8 +91,19 @@ func TestServe(t *testing.T) {
 	if code := <-exited; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if out.Len() > 0 {
-		t.Errorf("serve printed a result: %s", out.String())
+	var kinds []string
+	for line := range strings.Lines(out.String()) {
+		r, err := audit.Read([]byte(line))
+		if err != nil {
+			t.Fatalf("serve printed more than the audit trail: %v: %s", err, line)
+		}
+		kinds = append(kinds, string(r.Kind))
+		if r.Kind == audit.KindMount && (r.Outcome != audit.Granted || r.Pod.Name != "api-0" || r.Secrets[0].Path != "shop/db" || r.Secrets[0].Rule != "stores[0].access[0]") {
+			t.Errorf("the mount is recorded as %s", line)
+		}
+	}
+	if got := strings.Join(kinds, " "); got != "begin config mount end" && got != "begin config checkpoint mount end" { // which comes each second
+		t.Errorf("the trail has %s", got)
 	}
 }
 

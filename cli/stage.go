@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +58,7 @@ func (d demoStore) keymountYAML() string {
   - {keys: file, issuer: "` + demoIssuer + `", keysFile: jwks.json}
 sockets: [keymount.sock]
 versionKeyFile: version.key
+audit: {file: audit.jsonl}
 `
 }
 
@@ -196,7 +198,7 @@ func (s *stage) startProvider(ctx context.Context) error {
 	}
 	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	opened, err := node.Open(ctx, c, nodeOptions("", quiet(os.Stderr)))
+	opened, err := node.Open(ctx, c, nodeOptions("", quiet(os.Stderr), io.Discard))
 	if err != nil {
 		cancel()
 		return err

@@ -72,8 +72,21 @@ type Config struct {
 	// memory limit of the cgroup: 40 with the 256 MiB of the chart, which is about sixty
 	// secrets of 4 KiB for each of 110 pods. Without any limit: 40.
 	MemoryMiB *int `yaml:"memoryMiB"`
+	// Audit is the trail of who read which secret: one JSON line for each mount that
+	// delivered something new or failed, for each login and each lease. See docs/audit.md.
+	// Default: on, to standard output.
+	Audit Audit `yaml:"audit"`
 	// Limits bound the cost of one mount.
 	Limits Limits `yaml:"limits"`
+
+	// Source is the file that was read.
+	Source Source `yaml:"-"`
+}
+
+// Source names a keymount.yaml.
+type Source struct {
+	File   string
+	SHA256 string // in hex, as sha256sum has it
 }
 
 // Store is one place that holds secrets. It names exactly one kind, such as bundle or vault:
@@ -183,6 +196,48 @@ type Issuer struct {
 	CAFile string `yaml:"caFile"`
 }
 
+// Audit is where the trail goes, and what happens when it cannot go there.
+type Audit struct {
+	// Enabled keeps a trail. Default: true.
+	Enabled *bool `yaml:"enabled"`
+	// Stdout writes the trail to standard output; the log goes to standard error. Default:
+	// true, and false with a file.
+	Stdout *bool `yaml:"stdout"`
+	// File is the file to write the trail to, such as /var/log/keymount/audit.jsonl: in a
+	// folder of its own that keymount may write to, since the file is put aside under other
+	// names in it. It belongs to one keymount at a time, and another one waits for it for 10 s.
+	// Default: none.
+	File string `yaml:"file"`
+	// MaxSizeMiB is the size of a file at which it is put aside and another one begun, in
+	// MiB. From 1 to 10240. Default: 100.
+	MaxSizeMiB *int `yaml:"maxSizeMiB"`
+	// MaxAge is the age of a file at which it is put aside. From 1m to 8760h. Default: 24h.
+	MaxAge *time.Duration `yaml:"maxAge"`
+	// Keep is how many files are kept that were put aside; the oldest ones are removed. 0
+	// keeps all. Default: 10.
+	Keep *int `yaml:"keep"`
+	// StateFile holds the last checkpoint, for a trail to standard output alone: with it the
+	// next keymount names its predecessor, and `keymount audit verify` tells a restart from
+	// a missing piece. A file of the trail needs none. Default: none.
+	StateFile string `yaml:"stateFile"`
+	// KeyFile holds a key made by `keymount audit key`, which signs the begin of each trail:
+	// it shows where a trail comes from. It does not bind the root user of the node, who can
+	// read it. Default: none.
+	KeyFile string `yaml:"keyFile"`
+	// OnFailure says what happens when the trail cannot be written for 2 s: `block` refuses
+	// mounts that deliver something new, so that no secret leaves without its record, and
+	// running pods keep their files; `continue` delivers, and the trail says how many records
+	// it lacks. Default: block.
+	OnFailure string `yaml:"onFailure"`
+	// Sync is how soon a file of the trail is on the disk: `interval` with each checkpoint, so
+	// that a loss of power costs a second of it at most and a killed process nothing, or
+	// `always` with each write. Default: interval.
+	Sync string `yaml:"sync"`
+	// Republishes says what is written of mounts that deliver the same as before: `sum` counts
+	// them for each volume once an hour, `full` writes a record each. Default: sum.
+	Republishes string `yaml:"republishes"`
+}
+
 // Limits bound the cost of one mount.
 type Limits struct {
 	// MountDeadline is the time after which a mount ends, done or not; it also ends one
@@ -209,6 +264,16 @@ const (
 	SessionPod            = "pod"
 )
 
+// The values of Audit's fields.
+const (
+	OnFailureBlock    = "block"
+	OnFailureContinue = "continue"
+	SyncInterval      = "interval"
+	SyncAlways        = "always"
+	RepublishesSum    = "sum"
+	RepublishesFull   = "full"
+)
+
 // The values of Issuer.Keys.
 const (
 	KeysCluster   = "cluster"
@@ -233,4 +298,8 @@ const (
 	defaultParallelReads = 64
 	// defaultReadiness is longer than it takes to elect another leader of a store.
 	defaultReadiness = 2 * time.Minute
+
+	defaultAuditMiB  = 100
+	defaultAuditAge  = 24 * time.Hour
+	defaultAuditKeep = 10
 )

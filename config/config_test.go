@@ -71,7 +71,7 @@ func TestMistakesHaveOwner(t *testing.T) {
 
 // besideTheFile ignores the fields that do not come from keymount.yaml.
 func besideTheFile() cmp.Option {
-	return cmp.Options{cmpopts.IgnoreFields(config.Store{}, "kinds", "named"), cmpopts.IgnoreFields(config.Access{}, "compiled")}
+	return cmp.Options{cmpopts.IgnoreFields(config.Store{}, "kinds", "named"), cmpopts.IgnoreFields(config.Access{}, "compiled"), cmpopts.IgnoreFields(config.Config{}, "Source")}
 }
 
 const minimal = "stores: [{bundle: {file: secrets.age, identityFile: key.txt}}]\n"
@@ -88,6 +88,7 @@ func TestDefaults(t *testing.T) {
 		}},
 		Issuers: []config.Issuer{{Keys: "cluster"}},
 		Sockets: []string{"/var/run/secrets-store-csi-providers/keymount.sock"},
+		Audit:   config.Audit{Enabled: new(true), Stdout: new(true), OnFailure: "block", Sync: "interval", Republishes: "sum"},
 		Limits:  config.Limits{MountDeadline: 25 * time.Second, ParallelReads: 64, RotationPollInterval: 2 * time.Minute, ReadinessBound: 2 * time.Minute},
 	}
 	if diff := cmp.Diff(want, got, besideTheFile()); diff != "" {

@@ -69,11 +69,21 @@ func (c *Config) setDefaults() {
 			s.RefreshMax = cmp.Or(s.RefreshMax, new(refreshMaxOf(*s.Refresh, *s.Stale)))
 		}
 	}
+	c.Audit.setDefaults()
 	if c.Issuers == nil {
 		c.Issuers = []Issuer{{Keys: KeysCluster}}
 	}
 	if c.Sockets == nil {
 		c.Sockets = []string{DefaultSocket}
+	}
+}
+
+func (a *Audit) setDefaults() {
+	a.Enabled = cmp.Or(a.Enabled, new(true))
+	a.Stdout = cmp.Or(a.Stdout, new(a.File == ""))
+	a.OnFailure, a.Sync, a.Republishes = orDefault(a.OnFailure, OnFailureBlock), orDefault(a.Sync, SyncInterval), orDefault(a.Republishes, RepublishesSum)
+	if a.File != "" {
+		a.MaxSizeMiB, a.MaxAge, a.Keep = cmp.Or(a.MaxSizeMiB, new(defaultAuditMiB)), cmp.Or(a.MaxAge, new(defaultAuditAge)), cmp.Or(a.Keep, new(defaultAuditKeep))
 	}
 }
 
@@ -102,7 +112,7 @@ func orDefault(value, fallback string) string {
 }
 
 func (c *Config) resolve(folder string) {
-	files := []*string{&c.VersionKeyFile}
+	files := []*string{&c.VersionKeyFile, &c.Audit.File, &c.Audit.StateFile, &c.Audit.KeyFile}
 	for i := range c.Sockets {
 		files = append(files, &c.Sockets[i])
 	}

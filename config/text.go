@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,7 @@ func (t *Text) complete(c *Config) (*Config, error) {
 	if t.values && c.VersionKeyFile == "" {
 		c.VersionKeyFile = chartVersionKey
 	}
+	c.Source = Source{File: t.name, SHA256: fmt.Sprintf("%x", sha256.Sum256(t.data))}
 	c.setDefaults()
 	mistakes := c.notPlain()
 	if t.folder != "" {

@@ -34,6 +34,7 @@ func (c *Config) validate() []kind.Mistake {
 	c.validateMetrics(m.At("metrics"))
 	c.validateState(m.At("stateFolder"))
 	validateMiB(m.At("memoryMiB"), c.MemoryMiB)
+	c.Audit.validate(m.At("audit"))
 	c.Limits.validate(m.At("limits"))
 	return m.All()
 }
@@ -150,6 +151,43 @@ func validateMiB(m kind.Mistakes, mib *int) {
 	if mib != nil && (*mib < 1 || *mib > MostMiB) {
 		m.Add("%d is not from 1 to %d", *mib, MostMiB)
 	}
+}
+
+func (a *Audit) validate(m kind.Mistakes) {
+	const mostMiB, leastAge, mostAge = 10240, time.Minute, 365 * 24 * time.Hour
+	m.At("onFailure").OneOf(a.OnFailure, OnFailureBlock, OnFailureContinue)
+	m.At("sync").OneOf(a.Sync, SyncInterval, SyncAlways)
+	m.At("republishes").OneOf(a.Republishes, RepublishesSum, RepublishesFull)
+	if *a.Enabled && !*a.Stdout && a.File == "" {
+		m.Add("goes nowhere; name a file, remove stdout: false, or write enabled: false")
+	}
+	if a.File == "" {
+		a.validateWithoutFile(m)
+		return
+	}
+	if a.StateFile != "" {
+		m.At("stateFile").Add("the file of the trail holds what it would; remove it")
+	}
+	if *a.MaxSizeMiB < 1 || *a.MaxSizeMiB > mostMiB {
+		m.At("maxSizeMiB").Add("%d is not from 1 to %d", *a.MaxSizeMiB, mostMiB)
+	}
+	if *a.MaxAge < leastAge || *a.MaxAge > mostAge {
+		m.At("maxAge").Add("%s is not from 1m to 8760h", *a.MaxAge)
+	}
+	if *a.Keep < 0 {
+		m.At("keep").Add("%d is less than 0, which keeps all", *a.Keep)
+	}
+}
+
+func (a *Audit) validateWithoutFile(m kind.Mistakes) {
+	refuse := func(field string, there bool) {
+		if there {
+			m.At(field).Add("is about a file, and audit names none; add file, or remove it")
+		}
+	}
+	refuse("maxSizeMiB", a.MaxSizeMiB != nil)
+	refuse("maxAge", a.MaxAge != nil)
+	refuse("keep", a.Keep != nil)
 }
 
 // Rules are the store's access rules, compiled when keymount.yaml was read. For any

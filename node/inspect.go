@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/provider"
@@ -32,6 +33,10 @@ func Inspect(ctx context.Context, c *config.Config) []kind.Mistake {
 			err = fmt.Errorf("%s: %w", c.VersionKeyFile, cause)
 		}
 		report(m.At("versionKeyFile"), c.VersionKeyFile, err)
+	}
+	if c.Audit.KeyFile != "" {
+		_, err := audit.ReadKey(c.Audit.KeyFile)
+		report(m.At("audit").At("keyFile"), c.Audit.KeyFile, errors.Unwrap(err)) // the place names the field
 	}
 	return m.All()
 }

@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/kube"
@@ -31,12 +33,15 @@ type Options struct {
 	// Version and Revision are those of this keymount, for the driver and for metrics.
 	Version, Revision string
 	Log               *slog.Logger
+	// Stdout takes the audit trail, if keymount.yaml sends it there.
+	Stdout io.Writer
 }
 
 // Node has its sockets open, and serves during Run.
 type Node struct {
 	parts parts
 	state *state.Folder
+	trail *audit.Trail
 }
 
 // Open opens stores and sockets, and takes over the state of the last process. A store
@@ -50,19 +55,28 @@ func Open(ctx context.Context, c *config.Config, o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stateFolder: %w", err)
 	}
-	all, err := listen(ctx, c, o, key, folder)
+	trail, err := openTrail(ctx, c, o, key)
 	if err != nil {
 		folder.Close()
 		return nil, err
 	}
-	return &Node{all, folder}, nil
+	all, err := listen(ctx, c, o, key, folder, trail)
+	if err != nil {
+		trail.Close()
+		folder.Close()
+		return nil, err
+	}
+	return &Node{all, folder, trail}, nil
 }
 
 // Run serves until ctx ends or a part fails, and waits for the mounts in flight. It
-// writes the state once more after all else has ended. A Node runs once.
+// writes the state once more after all else has ended, and the end of the audit trail. A
+// Node runs once.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.state.Close()
-	return n.state.During(ctx, func() error { return n.parts.run(ctx) })
+	return n.trail.During(ctx, func() error {
+		return n.state.During(ctx, func() error { return n.parts.run(ctx) })
+	})
 }
 
 // part is a task that runs until ctx ends.
@@ -94,7 +108,7 @@ func (p parts) run(ctx context.Context) error {
 }
 
 // listen wires everything together and opens the sockets.
-func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, folder *state.Folder) (all parts, err error) {
+func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, folder *state.Folder, trail *audit.Trail) (all parts, err error) {
 	issuers, err := openIssuers(c.Issuers)
 	if err != nil {
 		return all, err
@@ -108,7 +122,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	volumes := &removals{}
 	readiness := &readiness{bound: c.Limits.ReadinessBound, began: time.Now(), metrics: metrics, events: events, pod: kube.OwnPod(), log: o.Log}
 	metrics.MeasureReady(readiness.ready)
-	backends, keeping, err := builder{metrics, rotation, volumes, c.Limits, sharedMemory(c, clock, o.Log), folder, room.NewAnswers(room.Parallel(), time.Now), o.Log, readiness}.open(ctx, c.Stores)
+	backends, keeping, err := builder{metrics, trail, rotation, volumes, c.Limits, sharedMemory(c, clock, o.Log), folder, room.NewAnswers(room.Parallel(), time.Now), o.Log, readiness}.open(ctx, c.Stores)
 	if err != nil {
 		return all, err
 	}
@@ -124,7 +138,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
-		Recorders:     recorders(events, metrics, rotation, o.Log),
+		Recorders:     recorders(trail, events, metrics, rotation, o.Log),
 		Mounting:      metrics.Mounting,
 		Ready:         readiness.ready,
 	}), o.Log)
@@ -164,9 +178,10 @@ func openEvents(c *config.Config, o Options) (observe.EventWriter, []part, error
 	return events, []part{run}, nil
 }
 
-// recorders hear of mounts, the log last: its line has the code that the driver gets.
-func recorders(events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
-	var all []provider.Recorder
+// recorders hear of mounts: the trail first, whose failure is the mount's, and the log last,
+// whose line has the code that the driver gets.
+func recorders(trail *audit.Trail, events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
+	all := []provider.Recorder{trail}
 	if events != nil {
 		all = append(all, observe.Tell(events))
 	}

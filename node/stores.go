@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/room"
@@ -30,6 +31,7 @@ const (
 // builder makes the stores of keymount.yaml ready to be read.
 type builder struct {
 	metrics  *observe.Metrics
+	trail    *audit.Trail
 	rotation *observe.Rotation
 	removals *removals // gets every store with credentials of volumes
 	limits   config.Limits
@@ -80,7 +82,7 @@ func (b builder) backend(s config.Store, layers kind.Layers, now func() time.Tim
 		Name: s.Name, Rules: s.Rules(), Audience: s.Settings.Audience(), TokensWithoutPod: s.TokensWithoutPod,
 		Class: class.Store{Traits: s.Kind.Traits(), Settings: s.Settings}, Resolves: layers.Resolver != nil,
 	}
-	layers = b.metrics.Count(s.Name, layers)
+	layers = b.trail.Watch(s.Name, b.metrics.Count(s.Name, layers))
 	l := layer{builder: b, store: s, replace: b.limits.RotationPollInterval + deliverWithin, now: now}
 	if layers.Login != nil || s.Kind.Traits().Memory { // or else there is no state
 		l.file = b.state.File(s.Name, append(s.Settings.Fingerprint(), s.Session))

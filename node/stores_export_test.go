@@ -23,7 +23,7 @@ func OpenPlayed(c *config.Config, layers kind.Layers, now func() time.Time, log 
 	_ provider.Backend, run func(context.Context) error, left func(namespace, podUID, class string),
 ) {
 	r := &removals{}
-	backend, keeping := builder{newMetrics(c, Options{}), &observe.Rotation{}, r, c.Limits, sharedMemory(c, now, log), nil, nil, log, nil}.backend(c.Stores[0], layers, now)
+	backend, keeping := builder{newMetrics(c, Options{}), nil, &observe.Rotation{}, r, c.Limits, sharedMemory(c, now, log), nil, nil, log, nil}.backend(c.Stores[0], layers, now)
 	left = func(namespace, podUID, class string) {
 		r.removed(auth.Volume{Namespace: namespace, PodUID: podUID, Class: class}, true)
 	}
@@ -52,7 +52,7 @@ func OpenPlayedIn(folder *state.Folder, c *config.Config, layers kind.Layers, lo
 
 // Recorders are those of a node, in their order.
 func Recorders(events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
-	return recorders(events, metrics, rotation, log)
+	return recorders(nil, events, metrics, rotation, log)
 }
 
 // RunParts runs a server and background work, as Run does.

@@ -94,7 +94,7 @@ stateFolder: DIR/state
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	opened, err := node.Open(n.t.Context(), c, node.Options{Version: "v1.2.3", Log: slog.New(noBugs{n.t})})
+	opened, err := node.Open(n.t.Context(), c, node.Options{Version: "v1.2.3", Log: slog.New(noBugs{n.t}), Stdout: io.Discard})
 	if err != nil {
 		n.t.Fatal(err)
 	}

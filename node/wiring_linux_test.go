@@ -309,12 +309,13 @@ type silent struct{}
 func (silent) Warning(auth.Pod, string, string, string) {}
 func (silent) Normal(auth.Pod, string, string, string)  {}
 
-// The log is last, for its line has all that the others left; the others are all there.
+// The trail is first: a mount fails without its record. The log is last, for its line has all
+// that the others left; the others are all there.
 func TestRecorders(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	for want, got := range map[string][]provider.Recorder{
-		"[*observe.Events *observe.Metrics *observe.Rotation observe.Log]": node.Recorders(silent{}, observe.NewMetrics("", ""), &observe.Rotation{}, log),
-		"[*observe.Metrics *observe.Rotation observe.Log]":                 node.Recorders(nil, nil, &observe.Rotation{}, log),
+		"[*audit.Trail *observe.Events *observe.Metrics *observe.Rotation observe.Log]": node.Recorders(silent{}, observe.NewMetrics("", ""), &observe.Rotation{}, log),
+		"[*audit.Trail *observe.Metrics *observe.Rotation observe.Log]":                 node.Recorders(nil, nil, &observe.Rotation{}, log),
 	} {
 		types := make([]string, len(got))
 		for i, r := range got {

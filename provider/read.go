@@ -129,9 +129,12 @@ func (r *read) wantedBy(o *class.Object) bool {
 func (r *read) record() record.Read {
 	named := *r.secret
 	named.Args, named.Query = "", ""
-	one := record.Read{Secret: named, Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Files: r.files, Err: r.err}
+	one := record.Read{Secret: named, Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Asked: r.query(), Files: r.files, Err: r.err}
 	if r.err == nil {
 		one.Version, one.RequestID, one.Source = r.answer.Version, r.answer.RequestID, record.Source(r.answer.Source)
+		if r.answer.Cause != nil {
+			one.Cause = r.answer.Cause.Error()
+		}
 	}
 	if failed, ok := errors.AsType[*store.Error](r.err); ok {
 		one.RequestID = failed.RequestID

@@ -33,6 +33,9 @@ type Mount struct {
 	Reads []Read
 	// Files is the number of files made of the secrets; 0 where none were made.
 	Files int
+	// Versions are those of the files, as the driver gets them: keyed hashes that change with
+	// path or content. Empty where there are no files.
+	Versions []string
 	// Warnings are for the pod's owner: of the class, of the stores, and of the files.
 	Warnings []string
 	// Began is when the call arrived.
@@ -71,6 +74,9 @@ type Read struct {
 	// store to be asked for the path's one spelling, it is about the login alone until the
 	// store has answered.
 	Rule access.Decision
+	// Asked is the last question about it to the rules; zero where there was none. Its Path is
+	// the one spelling, and zero where they judged only the login.
+	Asked access.Query
 	// Version is the store's own for the delivered value; empty where the store counts
 	// none, and without a value.
 	Version string
@@ -79,6 +85,8 @@ type Read struct {
 	RequestID string
 	// Source is the origin of the value; empty where there is none.
 	Source Source
+	// Cause is why the store gave no answer; of a stale value alone.
+	Cause string
 	// Files are the paths, in the volume, of the files made of the secret; empty where none
 	// were made.
 	Files []string

@@ -1,0 +1,240 @@
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/record"
+	"github.com/keymount/keymount/store"
+)
+
+// The longest texts of a record, in bytes: with all of them it still fits a line.
+const (
+	maxText = 1024 // of messages, roles and paths
+	maxID   = 253  // of versions and the names that stores and clusters give
+)
+
+// volume is a class in a pod, mounted again and again by the driver.
+type volume struct{ podUID, class string }
+
+// delivered is the last delivery to a volume.
+type delivered struct {
+	content [sha256.Size]byte
+	// versions are the store's, by the place of the secret among the reads.
+	versions []string
+	secrets  []string
+	stale    map[string]string // causes, by store
+}
+
+// Record puts a mount into the trail before it is answered, and is an error where that was
+// not possible and the trail does not go on without it. A delivery of the same as before is
+// only counted, and never fails.
+func (t *Trail) Record(ctx context.Context, m *record.Mount) error {
+	if t == nil {
+		return nil
+	}
+	key := volume{m.Pod.UID, class.Shorten(m.Class)}
+	now := deliveryOf(m)
+	before := t.deliveredTo(key)
+	if m.Code == codes.OK {
+		t.tellStale(m, before, now)
+		if before != nil && before.content == now.content && !t.o.Full {
+			t.count(key, m)
+			t.remember(key, m, now)
+			return nil
+		}
+	}
+	first, last, err := t.put(mountRecord(m, before))
+	if err == nil {
+		err = t.await(ctx, last)
+	}
+	if err != nil && !t.o.Continue {
+		t.withdraw(m, first)
+		return err
+	}
+	t.remember(key, m, now)
+	return nil
+}
+
+// withdraw says of a record that its mount was answered with an error: it may yet be written.
+func (t *Trail) withdraw(m *record.Mount, seq int64) {
+	if m.Code == codes.OK && seq > 0 { // or else it is in no line
+		_, _, _ = t.put(Record{Kind: KindWithdrawn, Withdrawn: &Withdrawn{Seq: seq}}) // or the lost ones are counted
+	}
+}
+
+func (t *Trail) deliveredTo(key volume) *delivered {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d, _ := t.volumes.Get(key)
+	return d
+}
+
+// remember keeps what was delivered; a failed mount changes nothing of that.
+func (t *Trail) remember(key volume, m *record.Mount, d *delivered) {
+	if m.Code != codes.OK {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.volumes.Add(key, d, int64(len(key.podUID)+len(key.class)+200+64*len(d.versions)))
+}
+
+// deliveryOf is what a mount delivers, for comparison with the next one: contents, the
+// store's versions, and the rules that allowed it.
+func deliveryOf(m *record.Mount) *delivered {
+	d := &delivered{versions: make([]string, len(m.Reads)), secrets: make([]string, len(m.Reads))}
+	h := sha256.New()
+	text := make([]byte, 0, 1<<10)
+	add := func(part string) {
+		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
+		if len(text) > 1<<10-64 {
+			h.Write(text)
+			text = text[:0]
+		}
+	}
+	for _, version := range m.Versions {
+		add(version)
+	}
+	for i := range m.Reads {
+		r := &m.Reads[i]
+		d.versions[i], d.secrets[i] = r.Version, r.Secret.Path.String()
+		for _, part := range []string{r.Secret.Store, r.Secret.Role, d.secrets[i], r.Version, r.Rule.Rule} {
+			add(part)
+		}
+		if r.Source == record.Stale {
+			if d.stale == nil {
+				d.stale = map[string]string{}
+			}
+			d.stale[r.Secret.Store] = r.Cause
+		}
+		if r.Identity != nil {
+			add(r.Identity.ServiceAccountUID)
+		}
+	}
+	h.Write(text)
+	h.Sum(d.content[:0])
+	return d
+}
+
+// mountRecord is the record of a mount.
+func mountRecord(m *record.Mount, before *delivered) Record {
+	r := Record{
+		Kind: KindMount, At: timeText(m.Began.Add(m.Took)), Class: class.Shorten(m.Class), Code: m.Code.String(), Error: cut(m.Message, maxText),
+		Files: m.Files, Outcome: outcomeOfCode(m.Code), Us: m.Took.Microseconds(),
+	}
+	if m.Code != codes.OK {
+		r.Files = 0
+	}
+	ownedBy(&r, m)
+	for i := range m.Reads {
+		was := ""
+		if before != nil && i < len(before.secrets) && before.secrets[i] == m.Reads[i].Secret.Path.String() {
+			was = before.versions[i]
+		}
+		r.Secrets = append(r.Secrets, secretOf(&m.Reads[i], was))
+	}
+	return r
+}
+
+// ownedBy puts pod, service account and tokens into r.
+func ownedBy(r *Record, m *record.Mount) {
+	r.Pod = &Pod{Name: class.Shorten(m.Pod.Name), Namespace: class.Shorten(m.Pod.Namespace), UID: class.Shorten(m.Pod.UID)}
+	r.ServiceAccount = &ServiceAccount{Name: class.Shorten(m.Pod.ServiceAccount)}
+	for i := range m.Reads {
+		identity, name := m.Reads[i].Identity, m.Reads[i].Secret.Store
+		if identity == nil {
+			continue
+		}
+		r.ServiceAccount.UID = cut(identity.ServiceAccountUID, maxID)
+		at := slices.IndexFunc(r.Tokens, func(t Token) bool { return t.Audience == identity.Audience })
+		if at < 0 {
+			at = len(r.Tokens)
+			r.Tokens = append(r.Tokens, Token{Audience: cut(identity.Audience, maxID), ID: cut(identity.TokenID, maxID)})
+		}
+		if of := &r.Tokens[at]; !slices.Contains(of.Stores, name) {
+			of.Stores = append(of.Stores, name)
+		}
+	}
+}
+
+// secretOf is a read of a mount; was is the version of the mount before.
+func secretOf(r *record.Read, was string) Secret {
+	s := Secret{
+		Store: r.Secret.Store, Role: cut(r.Secret.Role, maxText), Path: r.Secret.Path.String(), Pinned: cut(r.Secret.Version, maxID), Write: r.Write,
+		Rule: r.Rule.Rule, List: r.Rule.List, Files: r.Files, Version: cut(r.Version, maxID), Request: cut(r.RequestID, maxID), Source: string(r.Source),
+	}
+	if was != r.Version {
+		s.Was = cut(was, maxID)
+	}
+	if path := r.Asked.Path.String(); path != "" {
+		s.Path, s.Literal, s.Scope = path, r.Asked.Literal, ScopePath
+	} else if r.Rule.Rule != "" || r.Denied() {
+		s.Scope = ScopeLogin
+	}
+	s.Outcome = outcomeOf(r)
+	if r.Err != nil {
+		s.Error, s.Reason = cut(r.Err.Error(), maxText), reasonOf(r.Err)
+	}
+	return s
+}
+
+// outcomeOf is that of one secret; empty where the mount ended before it was known.
+func outcomeOf(r *record.Read) Outcome {
+	switch {
+	case r.Err != nil:
+		return outcomeOfError(r.Err)
+	case r.Source != "":
+		return Granted
+	default:
+		return ""
+	}
+}
+
+func outcomeOfError(err error) Outcome {
+	switch {
+	case errors.Is(err, access.ErrDenied), errors.Is(err, store.Denied), errors.Is(err, store.Doubt), errors.Is(err, store.Ended):
+		return Denied
+	case errors.Is(err, store.NotFound):
+		return NotFound
+	default:
+		return Failed
+	}
+}
+
+// reasonOf is the store's status; empty where the store was not asked.
+func reasonOf(err error) string {
+	for _, reason := range []store.Reason{store.Denied, store.Doubt, store.Ended, store.NotFound, store.Unavailable, store.Invalid} {
+		if errors.Is(err, reason) {
+			return string(reason)
+		}
+	}
+	return ""
+}
+
+func outcomeOfCode(code codes.Code) Outcome {
+	switch code { //nolint:exhaustive // every other code is an error
+	case codes.OK:
+		return Granted
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return Denied
+	case codes.NotFound:
+		return NotFound
+	default:
+		return Failed
+	}
+}
+
+// cut makes a text fit a record.
+func cut(text string, most int) string {
+	return spelling.Cut(strings.ToValidUTF8(text, "\uFFFD"), most)
+}

@@ -1,0 +1,72 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+)
+
+// pipeLimit ends a write into a pipe that is not read: a write that waits can be told from
+// one that is under way only so.
+const pipeLimit = time.Second
+
+// Stdout is the sink of standard output, which [Sink.Close] leaves open. Where that is a pipe
+// or a socket, a reader that stands still is an error within a second. The last checkpoint
+// is kept in the file named state, unless that is empty.
+func Stdout(out io.Writer, state string) Sink {
+	if file, ok := out.(*os.File); ok {
+		out = pollable(file)
+	}
+	return &pipe{out: out, state: stateFile(state)}
+}
+
+type pipe struct {
+	out   io.Writer
+	state stateFile
+}
+
+// Name implements [Sink].
+func (*pipe) Name() string { return "standard output" }
+
+// Write implements [Sink].
+func (p *pipe) Write(lines []byte) (int, error) {
+	if file, ok := p.out.(*os.File); ok {
+		_ = file.SetWriteDeadline(time.Now().Add(pipeLimit)) // a regular file has none, and does not wait
+	}
+	n, err := p.out.Write(lines)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, fmt.Errorf("standard output: nothing reads it (for %s)", pipeLimit)
+	}
+	if err != nil {
+		return n, fmt.Errorf("standard output: %w", err)
+	}
+	return n, nil
+}
+
+// Checkpoint implements [Sink].
+func (p *pipe) Checkpoint(last Predecessor) error { return p.state.write(last) }
+
+// Close implements [Sink].
+func (*pipe) Close() error { return nil }
+
+// pollable is the same pipe or socket for writes that may have a deadline; any other file as
+// it is, since a terminal is shared with programs that expect to wait.
+func pollable(file *os.File) *os.File {
+	about, err := file.Stat()
+	if err != nil || about.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
+		return file
+	}
+	fd, err := syscall.Dup(int(file.Fd())) //nolint:gosec // G115: a file descriptor is small
+	if err != nil {
+		return file
+	}
+	syscall.CloseOnExec(fd)
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		_ = syscall.Close(fd)
+		return file
+	}
+	return os.NewFile(uintptr(fd), file.Name()) //nolint:gosec // G115: as above
+}

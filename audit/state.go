@@ -1,0 +1,58 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// stateFile is the name of a file that holds the last checkpoint, for the next process to
+// name; empty keeps none.
+type stateFile string
+
+// ReadState reads the last checkpoint that an earlier process has kept; nil where there is
+// none, or no name of a file.
+func ReadState(s string) (*Predecessor, error) {
+	if s == "" {
+		return nil, nil //nolint:nilnil // none is no error
+	}
+	text, err := os.ReadFile(s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // none is no error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit.stateFile: %w", err)
+	}
+	last := new(Predecessor)
+	if err := json.Unmarshal(text, last); err != nil {
+		return nil, fmt.Errorf("audit.stateFile: %s holds no checkpoint: %w; move it away, and the trail says that it does not know what was before", s, err)
+	}
+	return last, nil
+}
+
+// write replaces the file whole.
+func (s stateFile) write(last Predecessor) error {
+	if s == "" {
+		return nil
+	}
+	text, err := json.Marshal(last)
+	if err != nil {
+		return fmt.Errorf("audit.stateFile: %w", err)
+	}
+	made, err := os.CreateTemp(filepath.Dir(string(s)), ".audit-*")
+	if err != nil {
+		return fmt.Errorf("audit.stateFile: %w", err)
+	}
+	_, err = made.Write(append(text, '\n'))
+	err = errors.Join(err, made.Close())
+	if err == nil {
+		err = os.Rename(made.Name(), string(s))
+	}
+	if err != nil {
+		return fmt.Errorf("audit.stateFile: %w", errors.Join(err, os.Remove(made.Name())))
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/keymount/keymount/internal/lru"
+	"github.com/keymount/keymount/internal/secret"
+)
+
+const (
+	// checkpointEvery and checkpointRecords bound what a checkpoint leaves unsigned.
+	checkpointEvery   = time.Second
+	checkpointRecords = 256
+	// sumEvery is the interval over which unchanged republishes are summed.
+	sumEvery = time.Hour
+	// writeLimit is the time after which a mount does not wait for its record any more.
+	writeLimit = 2 * time.Second
+	// maxBehind bounds the bytes that a sink is behind.
+	maxBehind = 4 << 20
+	// maxVolumes bounds the remembered volumes, and maxVolumesSize what is remembered of
+	// them: a forgotten one has its next mount recorded in full.
+	maxVolumes, maxVolumesSize = 4096, 4 << 20
+)
+
+// ErrNotWritten wraps every failure to write a record.
+var ErrNotWritten = errors.New("the audit trail takes no record")
+
+// Options are the parts of a Trail. Sinks and Now are required.
+type Options struct {
+	Start
+	Sinks []Sink
+	// Continue lets a mount go on without its record; otherwise it fails.
+	Continue bool
+	// Full records every mount, also those that deliver the same as before.
+	Full bool
+	// Key makes the names of leases, which have to be the same after a restart; without one
+	// they change with each process.
+	Key secret.Bytes
+	Log *slog.Logger
+}
+
+// Trail is the audit trail of a process: a Recorder of package provider, and a watcher of the
+// logins and leases of stores. It is safe for concurrent use; a nil *Trail keeps nothing.
+type Trail struct {
+	o Options
+
+	mu      sync.Mutex
+	chain   *Chain
+	ended   bool
+	feeds   []*feed
+	moved   chan struct{} // closed, and replaced, when a sink has taken lines
+	volumes *lru.Cache[volume, *delivered]
+	counts  map[volume]*Count
+	summed  time.Time // when counts were last put into the trail
+	leases  *lru.Cache[holder, string]
+	lost    Lost // since the last record of that kind
+	tally   Tally
+}
+
+// Tally is what a trail counts for metrics.
+type Tally struct {
+	Records, Lost, Failures uint64 // Failures are failed tries of a sink
+}
+
+// New begins a trail, with a record that waits for [Trail.During] to be written.
+func New(o Options) (*Trail, error) {
+	chain, line, err := NewChain(o.Start)
+	if err != nil {
+		return nil, err
+	}
+	if o.Key.Len() == 0 {
+		if o.Key, err = randomKey(); err != nil {
+			return nil, err
+		}
+	}
+	t := &Trail{
+		o: o, chain: chain, moved: make(chan struct{}), summed: o.Now(),
+		volumes: lru.New[volume, *delivered](maxVolumes, maxVolumesSize), counts: map[volume]*Count{},
+		leases: lru.New[holder, string](maxVolumes, 0),
+	}
+	for _, sink := range o.Sinks {
+		t.feeds = append(t.feeds, &feed{sink: sink, wake: make(chan struct{}, 1), log: o.Log})
+	}
+	t.enqueueLocked(line, 0, nil)
+	return t, nil
+}
+
+// Tally is what was counted so far.
+func (t *Trail) Tally() Tally {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tally
+}
+
+// put makes a record part of the trail: the numbers of its first and last line. It does not
+// wait for a sink. Where one is too far behind it makes none, unless the trail goes on
+// without that sink.
+func (t *Trail) put(r Record) (first, last int64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.putLocked(r)
+}
+
+func (t *Trail) putLocked(r Record) (first, last int64, err error) {
+	switch {
+	case t.ended:
+		return 0, 0, fmt.Errorf("%w: keymount is stopping", ErrNotWritten)
+	case !t.o.Continue && t.fullLocked() != nil:
+		t.loseLocked()
+		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, t.fullLocked())
+	}
+	t.tellLostLocked()
+	lines, first, err := t.chain.Append(r)
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	t.tally.Records++
+	for i, line := range lines {
+		last = first + int64(i)
+		t.enqueueLocked(line, last, nil)
+	}
+	if t.chain.Unsigned() >= checkpointRecords {
+		return first, last, t.checkpointLocked()
+	}
+	return first, last, nil
+}
+
+// fullLocked is the failure of a sink that is too far behind; nil without one.
+func (t *Trail) fullLocked() error {
+	for _, f := range t.feeds {
+		if f.behind > maxBehind {
+			return f.failure()
+		}
+	}
+	return nil
+}
+
+// loseLocked counts a record that is in no trail.
+func (t *Trail) loseLocked() {
+	t.tally.Lost++
+	now := timeText(t.o.Now())
+	if t.lost.Count++; t.lost.Count == 1 {
+		t.lost.First = now
+	}
+	t.lost.Last = now
+}
+
+// tellLostLocked has the trail say how many records are missing.
+func (t *Trail) tellLostLocked() {
+	if t.lost.Count == 0 || t.fullLocked() != nil {
+		return
+	}
+	lost := t.lost
+	t.lost = Lost{}
+	if lines, first, err := t.chain.Append(Record{Kind: KindLost, Lost: &lost}); err == nil {
+		t.enqueueLocked(lines[0], first, nil)
+	}
+}
+
+// checkpointLocked signs what is not signed yet.
+func (t *Trail) checkpointLocked() error {
+	line, last, err := t.chain.Checkpoint()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	t.enqueueLocked(line, t.chain.seq-1, &last)
+	return nil
+}
+
+// enqueueLocked hands a line to all sinks. One that is too far behind, in a trail that goes
+// on without it, misses it: what it has then lacks these lines, and a later record says so.
+func (t *Trail) enqueueLocked(line []byte, seq int64, checkpoint *Predecessor) {
+	for _, f := range t.feeds {
+		if f.behind > maxBehind {
+			t.loseLocked()
+			continue
+		}
+		f.add(segment{line: append(line, '\n'), seq: seq, checkpoint: checkpoint})
+	}
+}
+
+// await returns nil once every sink has the line of that number.
+func (t *Trail) await(ctx context.Context, seq int64) error {
+	limit := writeLimit
+	if end, ok := ctx.Deadline(); ok { // an answer after it would have a code made up by grpc
+		limit = min(limit, time.Until(end)*3/4)
+	}
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	for {
+		t.mu.Lock()
+		behind, moved := t.behindLocked(seq), t.moved
+		var failure error
+		if behind != nil {
+			failure = behind.failure()
+		}
+		t.mu.Unlock()
+		if behind == nil {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-late.C:
+			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
+		}
+	}
+}
+
+// behindLocked is a sink without the line of that number.
+func (t *Trail) behindLocked(seq int64) *feed {
+	for _, f := range t.feeds {
+		if f.taken <= seq {
+			return f
+		}
+	}
+	return nil
+}
+
+// During writes records while serve runs, and then the end of the trail.
+func (t *Trail) During(ctx context.Context, serve func() error) error {
+	if t == nil {
+		return serve()
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var feeds sync.WaitGroup
+	for _, f := range t.feeds {
+		feeds.Go(func() { f.run(ctx, t) })
+	}
+	ticking, last := context.WithCancel(ctx)
+	feeds.Go(func() { t.tick(ticking) })
+	err := serve()
+	last()
+	t.end()
+	_ = t.await(ctx, t.next()-1) // a sink that takes nothing has said so
+	stop()
+	feeds.Wait()
+	t.Close()
+	return err
+}
+
+// Close gives the sinks back; During does it, too.
+func (t *Trail) Close() {
+	if t == nil {
+		return
+	}
+	for _, f := range t.feeds {
+		if err := f.sink.Close(); err != nil {
+			t.o.Log.LogAttrs(context.Background(), slog.LevelError, "the audit trail was not closed",
+				slog.String("sink", f.sink.Name()), slog.String("error", err.Error()))
+		}
+	}
+}
+
+// Loaded records that a keymount.yaml was loaded.
+func (t *Trail) Loaded(file, sha256 string, stores int) {
+	_, _, _ = t.put(Record{Kind: KindConfig, Config: &Config{File: cut(file, maxText), SHA256: sha256, Stores: stores}})
+}
+
+// tick makes checkpoints and sums until ctx ends.
+func (t *Trail) tick(ctx context.Context) {
+	every := time.NewTicker(checkpointEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			t.mu.Lock()
+			if t.o.Now().Sub(t.summed) >= sumEvery {
+				t.sumLocked()
+			}
+			t.tellLostLocked()
+			if t.chain.Unsigned() > 0 {
+				if err := t.checkpointLocked(); err != nil {
+					t.o.Log.LogAttrs(ctx, slog.LevelError, "the audit trail is not signed", slog.String("error", err.Error()))
+				}
+			}
+			t.mu.Unlock()
+		}
+	}
+}
+
+// next is the number of the next record.
+func (t *Trail) next() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.chain.seq
+}
+
+// end puts the last sums into the trail, and signs its end.
+func (t *Trail) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sumLocked()
+	t.tellLostLocked()
+	t.ended = true
+	if line, last, err := t.chain.End(); err == nil {
+		t.enqueueLocked(line, t.chain.seq-1, &last)
+	}
+}
