@@ -55,7 +55,7 @@ func (t *Trail) Record(ctx context.Context, m *record.Mount) error {
 	}
 	first, last, err := t.put(mountRecord(m, before))
 	if err == nil {
-		err = t.await(ctx, last)
+		err = t.await(ctx, last, !t.o.Continue)
 	}
 	if err != nil && !t.o.Continue {
 		t.withdraw(m, first)

@@ -17,15 +17,19 @@ const pipeLimit = time.Second
 // or a socket, a reader that stands still is an error within a second. The last checkpoint
 // is kept in the file named state, unless that is empty.
 func Stdout(out io.Writer, state string) Sink {
+	p := &pipe{out: out, state: stateFile(state)}
 	if file, ok := out.(*os.File); ok {
-		out = pollable(file)
+		if p.copied = pollable(file); p.copied != nil {
+			p.out = p.copied
+		}
 	}
-	return &pipe{out: out, state: stateFile(state)}
+	return p
 }
 
 type pipe struct {
-	out   io.Writer
-	state stateFile
+	out    io.Writer
+	copied *os.File // that out is, where writes to it may have a deadline
+	state  stateFile
 }
 
 // Name implements [Sink].
@@ -33,8 +37,10 @@ func (*pipe) Name() string { return "standard output" }
 
 // Write implements [Sink].
 func (p *pipe) Write(lines []byte) (int, error) {
-	if file, ok := p.out.(*os.File); ok {
-		_ = file.SetWriteDeadline(time.Now().Add(pipeLimit)) // a regular file has none, and does not wait
+	if p.copied != nil {
+		if err := p.copied.SetWriteDeadline(time.Now().Add(pipeLimit)); err != nil {
+			return 0, fmt.Errorf("standard output: %w", err)
+		}
 	}
 	n, err := p.out.Write(lines)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -50,23 +56,28 @@ func (p *pipe) Write(lines []byte) (int, error) {
 func (p *pipe) Checkpoint(last Predecessor) error { return p.state.write(last) }
 
 // Close implements [Sink].
-func (*pipe) Close() error { return nil }
+func (p *pipe) Close() error {
+	if p.copied == nil {
+		return nil
+	}
+	return p.copied.Close()
+}
 
-// pollable is the same pipe or socket for writes that may have a deadline; any other file as
-// it is, since a terminal is shared with programs that expect to wait.
+// pollable is a copy of a pipe or socket for writes that may have a deadline; nil for any
+// other file: a terminal is shared with programs that expect to wait.
 func pollable(file *os.File) *os.File {
 	about, err := file.Stat()
 	if err != nil || about.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
-		return file
+		return nil
 	}
 	fd, err := syscall.Dup(int(file.Fd())) //nolint:gosec // G115: a file descriptor is small
 	if err != nil {
-		return file
+		return nil
 	}
 	syscall.CloseOnExec(fd)
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		_ = syscall.Close(fd)
-		return file
+		return nil
 	}
 	return os.NewFile(uintptr(fd), file.Name()) //nolint:gosec // G115: as above
 }

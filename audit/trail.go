@@ -184,8 +184,9 @@ func (t *Trail) enqueueLocked(line []byte, seq int64, checkpoint *Predecessor) {
 	}
 }
 
-// await returns nil once every sink has the line of that number.
-func (t *Trail) await(ctx context.Context, seq int64) error {
+// await returns nil once every sink has the line of that number, and an error when that
+// takes too long; unless it is patient, also when a sink is known to fail.
+func (t *Trail) await(ctx context.Context, seq int64, patient bool) error {
 	limit := writeLimit
 	if end, ok := ctx.Deadline(); ok { // an answer after it would have a code made up by grpc
 		limit = min(limit, time.Until(end)*3/4)
@@ -195,13 +196,14 @@ func (t *Trail) await(ctx context.Context, seq int64) error {
 	for {
 		t.mu.Lock()
 		behind, moved := t.behindLocked(seq), t.moved
-		var failure error
-		if behind != nil {
-			failure = behind.failure()
-		}
-		t.mu.Unlock()
 		if behind == nil {
+			t.mu.Unlock()
 			return nil
+		}
+		failure, known := behind.failure(), behind.failed != nil
+		t.mu.Unlock()
+		if known && !patient {
+			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
 		}
 		select {
 		case <-moved:
@@ -237,7 +239,7 @@ func (t *Trail) During(ctx context.Context, serve func() error) error {
 	err := serve()
 	last()
 	t.end()
-	_ = t.await(ctx, t.next()-1) // a sink that takes nothing has said so
+	_ = t.await(ctx, t.next()-1, true) // a sink that takes nothing has said so
 	stop()
 	feeds.Wait()
 	t.Close()
