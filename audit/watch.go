@@ -50,6 +50,9 @@ type watchedRenewer struct {
 // Login implements [login.Method].
 func (w watchedMethod) Login(ctx context.Context, identity auth.Identity, token secret.Bytes, role string) (login.Login, error) {
 	made, err := w.Method.Login(ctx, identity, token, role)
+	if err != nil && !store.Answered(err) {
+		return made, err // nobody was asked, or nobody answered: the record of the mount says so
+	}
 	r := Record{Kind: KindLogin, Login: &Login{Store: w.store, Role: cut(role, maxText)}, Outcome: Granted}
 	if err != nil {
 		r.Outcome, r.Error = outcomeOfError(err), cut(err.Error(), maxText)

@@ -14,6 +14,8 @@ import (
 
 const (
 	// backWithin is how long after a store's return every pod that waits for it has started.
+	// It is judged where KEYMOUNT_OUTAGE gives the test its time, and with it the machine;
+	// store/vault has the same for every moment of a return, by a clock of its own.
 	backWithin = 5 * time.Second
 	// outageLasts is enough for the last request that was sent in hope, and for keymount to
 	// look after the store as seldom as it ever does; .ci/long sets KEYMOUNT_OUTAGE for a
@@ -27,8 +29,8 @@ const (
 // with one login and one read of each secret, and no more requests at a time than ever.
 func TestBackInSeconds(t *testing.T) {
 	t.Parallel()
-	lasts := outageLasts
-	if text := os.Getenv("KEYMOUNT_OUTAGE"); text != "" {
+	lasts, text := outageLasts, os.Getenv("KEYMOUNT_OUTAGE")
+	if text != "" {
 		var err error
 		if lasts, err = time.ParseDuration(text); err != nil {
 			t.Fatalf("KEYMOUNT_OUTAGE: %v", err)
@@ -41,12 +43,12 @@ func TestBackInSeconds(t *testing.T) {
 		}
 		t.Run(o.name, func(t *testing.T) {
 			t.Parallel()
-			backInSeconds(t, issuer, o, lasts)
+			backInSeconds(t, issuer, o, lasts, text != "")
 		})
 	}
 }
 
-func backInSeconds(t *testing.T, issuer *providertest.Issuer, o outage, lasts time.Duration) {
+func backInSeconds(t *testing.T, issuer *providertest.Issuer, o outage, lasts time.Duration, timed bool) {
 	t.Helper()
 	const identities, objects = 20, 5
 	s := &scene{server: newVault(t, issuer)}
@@ -74,7 +76,7 @@ func backInSeconds(t *testing.T, issuer *providertest.Issuer, o outage, lasts ti
 	last := time.Since(back)
 	t.Logf("%d pods waited for %s; the last one started %s after that, with %d requests, at most %d at a time",
 		identities, lasts, short(last), s.proxy.count(""), s.proxy.depth())
-	if last > backWithin {
+	if timed && last > backWithin {
 		t.Errorf("the last pod started %s after the store was back, want %s at most", last, backWithin)
 	}
 	if s.proxy.depth() > atOnce {

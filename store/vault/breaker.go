@@ -23,11 +23,13 @@ const (
 	// probeLimit ends a probe. An attempt that its caller gave up counts only if it
 	// lasted as long.
 	probeLimit = 2 * time.Second
-	// An address out of reach is probed after pauseFirst, then after pauses that
-	// double up to pauseMost: with a probe that hangs to its limit, an address that
-	// answers again is found out within 5 s.
+	// An address out of reach is probed pauseFirst after the begin of the last probe, then
+	// after pauses that double up to pauseMost, and never sooner than pauseLeast after its end:
+	// an address that answers again is found out within about pauseMost, also where probes
+	// hang to their limit.
 	pauseFirst = time.Second
 	pauseMost  = 2500 * time.Millisecond
+	pauseLeast = 500 * time.Millisecond
 )
 
 // breaker lets requests to an address out of reach fail at once. Several attempts in a
@@ -178,14 +180,14 @@ func (b *breaker) answered(ctx context.Context, now time.Time) {
 	}
 }
 
-// probed ends a probe. s is its failure; nil after an answer, and also when the caller
-// gave up before one.
-func (b *breaker) probed(ctx context.Context, s *silence, now time.Time) {
+// probed ends a probe that began then. s is its failure; nil after an answer, and also when
+// the caller gave up before one.
+func (b *breaker) probed(ctx context.Context, s *silence, began, now time.Time) {
 	b.mu.Lock()
 	wasOpen := b.open
 	b.probing = false
 	if s != nil && b.silences > 0 { // no request got an answer meanwhile
-		b.openLocked(s.cause, now)
+		b.openLocked(s.cause, began, now)
 	}
 	opens := b.open && !wasOpen
 	b.mu.Unlock()
@@ -195,14 +197,15 @@ func (b *breaker) probed(ctx context.Context, s *silence, now time.Time) {
 	}
 }
 
-func (b *breaker) openLocked(cause string, now time.Time) {
+func (b *breaker) openLocked(cause string, began, now time.Time) {
 	if b.open {
 		b.pause = min(2*b.pause, pauseMost)
 	} else {
 		b.pause = pauseFirst
 	}
 	b.open, b.cause = true, cause
-	b.next = now.Add(b.pause - rand.N(b.pause/4)) //nolint:gosec // a jitter needs no unguessable numbers
+	pause := max(b.pause-now.Sub(began), pauseLeast)
+	b.next = now.Add(pause - rand.N(pause/4)) //nolint:gosec // a jitter needs no unguessable numbers
 }
 
 func (b *breaker) isOpen() bool {
@@ -287,7 +290,8 @@ func (c *Conn) enter(ctx context.Context, i int) error {
 // error of a standby is an answer, too.
 func (c *Conn) probe(ctx context.Context, i int) {
 	var s *silence
-	defer func() { c.breakers[i].probed(ctx, s, c.now()) }()
+	began := c.now()
+	defer func() { c.breakers[i].probed(ctx, s, began, c.now()) }()
 	limited, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	_, _, err := c.exchange(limited, i, Request{Method: http.MethodGet, Path: "sys/health", Wants: ofHealth})
