@@ -37,7 +37,7 @@ func options(sinks ...audit.Sink) audit.Options {
 }
 
 // during runs a trail for a story.
-func during(t *testing.T, o audit.Options, story func(*audit.Trail)) {
+func during(t testing.TB, o audit.Options, story func(*audit.Trail)) {
 	t.Helper()
 	trail, err := audit.New(o)
 	if err != nil {
@@ -60,7 +60,7 @@ func openFile(t *testing.T, name string, changes ...func(*audit.FileOptions)) *a
 	return file
 }
 
-func path(t *testing.T, text string) store.Path {
+func path(t testing.TB, text string) store.Path {
 	t.Helper()
 	p, err := store.ParsePath(text)
 	if err != nil {
@@ -70,7 +70,7 @@ func path(t *testing.T, text string) store.Path {
 }
 
 // mounted is the delivery of version of shop/db to a pod.
-func mounted(t *testing.T, pod, version string) *record.Mount {
+func mounted(t testing.TB, pod, version string) *record.Mount {
 	t.Helper()
 	db := path(t, "shop/db")
 	return &record.Mount{

@@ -35,7 +35,7 @@ const (
 	recoveryLimit = 150 * time.Second
 	// backWithin is how long after a store's return the mount of a waiting pod may take, and
 	// its container to start.
-	backWithin = 5*time.Second + 5*time.Second
+	backWithin = 5*time.Second + 10*time.Second
 	// watched is how long a pod that must not start is looked at.
 	watched = 15 * time.Second
 )
