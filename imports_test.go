@@ -53,7 +53,7 @@ func allowedImports() map[string][]string {
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"record":             {"auth", "access", "class"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
-		"observe":            {"record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
+		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
 		"provider": {
 			"record", "auth", "access", "login", "store", "store/keep", "class", "certificate", "form",
 			"internal/secret", "internal/contain", "internal/lru", "internal/regular", "internal/room", "internal/socket", "internal/spelling", "internal/turns",

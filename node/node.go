@@ -114,6 +114,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		return all, err
 	}
 	metrics := newMetrics(c, o)
+	metrics.MeasureTrail(trail)
 	events, writing, err := openEvents(c, o)
 	if err != nil {
 		return all, err

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/login"
@@ -216,6 +217,24 @@ func (m *Metrics) MeasureMemory(store string, memory Memory) {
 		Name: "keymount_store_evictions_total", ConstLabels: prometheus.Labels{"store": store},
 		Help: "Answers of a store that were forgotten to make room for others: the memory is full, or the share that a namespace has of it.",
 	}, func() float64 { return float64(memory.Evictions()) }))
+}
+
+// MeasureTrail shows how the audit trail fares.
+func (m *Metrics) MeasureTrail(trail *audit.Trail) {
+	if m == nil || trail == nil {
+		return
+	}
+	for _, c := range []struct {
+		name, help string
+		count      func(audit.Tally) uint64
+	}{
+		{"keymount_audit_records_total", "Records of the audit trail.", func(t audit.Tally) uint64 { return t.Records }},
+		{"keymount_audit_lost_records_total", "Records that no trail has, or that a sink too far behind has missed.", func(t audit.Tally) uint64 { return t.Lost }},
+		{"keymount_audit_write_failures_total", "Tries to write the audit trail that failed; each is repeated.", func(t audit.Tally) uint64 { return t.Failures }},
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help},
+			func() float64 { return float64(c.count(trail.Tally())) }))
+	}
 }
 
 func (m *Metrics) countLogins(store string, method login.Method) login.Method {

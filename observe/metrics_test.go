@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/login"
@@ -212,7 +213,16 @@ func TestMetricsManual(t *testing.T) {
 	metrics.Loaded("bundle")(nil)
 	metrics.Probed("bundle", nil)
 	metrics.MeasureReady(func() bool { return true })
+	trail, err := audit.New(audit.Options{Start: audit.Start{Now: time.Now}, Sinks: []audit.Sink{audit.Stdout(io.Discard, "")}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trail.Loaded("keymount.yaml", "", 1)
+	metrics.MeasureTrail(trail)
 	text := scrape(t, serveMetrics(t, metrics))
+	if got := counted(t, text)[`keymount_audit_records_total`]; got != 1 {
+		t.Errorf("the trail is said to have %v records", got)
+	}
 	if got := counted(t, text)[`keymount_store_memory_bytes{store="logins"}`]; got != 12 {
 		t.Errorf("the store is said to take %v bytes", got)
 	}
