@@ -108,6 +108,7 @@ type operator struct {
 	Deadline  time.Duration
 	Hosts     string // a file that is /etc/hosts for keymount, and knows all names
 	State     string // the folder of the state; none by default
+	Audit     string // in braces; the trail goes to standard output by default
 }
 
 // anyRule leaves it to Vault, as far as rules can.
@@ -130,6 +131,9 @@ func (o operator) yaml(folder string) string {
 	state := ""
 	if o.State != "" {
 		state = "stateFolder: " + o.State + "\n"
+	}
+	if o.Audit != "" {
+		state += "audit: " + o.Audit + "\n"
 	}
 	lines := append([]string{"addresses: [" + strings.Join(o.Addresses, ", ") + "]"}, o.Vault...)
 	return fmt.Sprintf(`stores:
