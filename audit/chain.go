@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -50,6 +51,9 @@ type Chain struct {
 func NewChain(s Start) (*Chain, []byte, error) {
 	if s.Node == "" {
 		s.Node = noNode
+	}
+	if err := signable(s.Node); err != nil {
+		return nil, nil, fmt.Errorf("the name of the node: %w", err)
 	}
 	key, err := newSigner(s.Node)
 	if err != nil {
@@ -149,12 +153,20 @@ func noteLines(r *Record) []string {
 	}
 }
 
-// signed is a signed note of lines. A line break within one, as in a hostile name of a node,
-// would let two notes read alike.
+// signable tells whether a line can be part of a note. A line break within it, as in a hostile
+// name of a node, would let two notes read alike, and note.Open refuses the other characters.
+func signable(line string) error {
+	if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' }) {
+		return fmt.Errorf("%q has a line break or another character that a signed note cannot hold", line)
+	}
+	return nil
+}
+
+// signed is a signed note of lines.
 func signed(key note.Signer, lines ...string) (string, error) {
 	for _, line := range lines {
-		if strings.ContainsAny(line, "\r\n") {
-			return "", fmt.Errorf("%q has a line break, which a signed note cannot hold", line)
+		if err := signable(line); err != nil {
+			return "", err
 		}
 	}
 	text, err := note.Sign(&note.Note{Text: strings.Join(lines, "\n") + "\n"}, key)

@@ -129,3 +129,12 @@ func TestLongRecords(t *testing.T) {
 		t.Errorf("%d secrets with %d files, want 300 with %d", paths, files, want)
 	}
 }
+
+// A trail that could not be verified does not begin.
+func TestHostileNode(t *testing.T) {
+	for _, node := range []string{"a\nb", "a\rb", "a\tb", "a\x00b", "a\xffb"} {
+		if _, _, err := audit.NewChain(audit.Start{Node: node, Now: time.Now}); err == nil {
+			t.Errorf("a trail of node %q begins", node)
+		}
+	}
+}
