@@ -28,6 +28,11 @@ func Canonical(text []byte) ([]byte, error) {
 	if isCanonical(text) {
 		return text, nil
 	}
+	return canonicalSlow(text)
+}
+
+// canonicalSlow is for what a collector has made of a record.
+func canonicalSlow(text []byte) ([]byte, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	out, err := appendNext(make([]byte, 0, len(text)), d, 0)

@@ -1,0 +1,278 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// walk goes over the stretches of a trail in the order of their records.
+type walk struct {
+	v    *verifier
+	t    *trail
+	seen []*stretch // so far
+
+	at       place // of the last record
+	seq      int64 // its number; none before the first
+	hash     hashText
+	lastHash string // of the last checkpoint
+	key      string // of the next checkpoint; empty where that is not known
+	number   int64  // of the last checkpoint
+	unsigned int64
+	ended    bool
+	gapped   bool // there may have been checkpoints behind the last one
+	blamed   bool // the last record was found to be changed
+
+	report TrailReport
+}
+
+// walk holds the stretches of a trail against each other.
+func (v *verifier) walk(t *trail) *walk {
+	w := &walk{v: v, t: t, seq: none, number: none}
+	w.report = TrailReport{Node: t.node, Boot: t.boot, Begin: Absent}
+	slices.SortStableFunc(t.stretches, func(a, b *stretch) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(b.to, a.to)) })
+	for i, s := range t.stretches {
+		var next *stretch
+		if i+1 < len(t.stretches) {
+			next = t.stretches[i+1]
+		}
+		w.step(s, next)
+	}
+	if t.lost {
+		v.problem(Reordered, w.at, t, fmt.Sprintf("has more than %d places where a record does not follow from the one before; the rest was not verified", mostStretches))
+	}
+	return w
+}
+
+// step goes on with a stretch. next is the one behind it, or nil.
+func (w *walk) step(s, next *stretch) {
+	like := w.compare(s)
+	switch {
+	case w.seq == none:
+		w.first(s)
+	case s.from > w.seq+1:
+		w.gap(s)
+	case s.from == w.seq+1:
+		w.adjacent(s, next)
+	case s.to <= w.seq:
+		w.again(s, like)
+		w.seen = append(w.seen, s)
+		return
+	default:
+		w.overlap(s, like)
+	}
+	w.advance(s)
+}
+
+// first looks at the first records that are there.
+func (w *walk) first(s *stretch) {
+	w.report.First = s.from
+	if s.from == 0 {
+		return
+	}
+	for _, e := range w.v.check.Expect {
+		if r := e.record; r != nil && r.Boot == w.t.boot && r.Seq+1 == s.from && e.Hash == string(s.prev) {
+			w.key, w.number = r.Checkpoint.Next, e.Number
+			return
+		}
+	}
+	w.v.problem(NoBegin, s.first, w.t, fmt.Sprintf("the trail begins with record %d: what is before it is missing, with the key of the first checkpoint", s.from), s.from)
+}
+
+// gap tells of records that are not there.
+func (w *walk) gap(s *stretch) {
+	from, to := w.seq+1, s.from-1
+	what := fmt.Sprintf("records %d to %d are", from, to)
+	if from == to {
+		what = fmt.Sprintf("record %d is", from)
+	}
+	if s.first.file == w.at.file {
+		w.v.problem(Removed, s.first, w.t, fmt.Sprintf("%s removed before this line", what), from, to)
+	} else {
+		w.v.problem(Missing, s.first, w.t, fmt.Sprintf("%s missing between %s and here: a file is missing, or the end of one", what, w.v.where(w.at)), from, to)
+	}
+	w.order(s)
+	w.gapped = true
+}
+
+// order tells of records that stand in a file before those that they follow.
+func (w *walk) order(s *stretch) {
+	if s.first.file == w.at.file && s.first.line < w.at.line {
+		w.v.problem(Reordered, s.first, w.t, fmt.Sprintf("stands before record %d, which is in line %d: the two were swapped", w.seq, w.at.line), s.from)
+	}
+}
+
+// adjacent holds two stretches against each other, the numbers of which follow.
+func (w *walk) adjacent(s, next *stretch) {
+	if w.ended {
+		w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("follows record %d, the signed end of the process", w.seq), s.from)
+	}
+	w.order(s)
+	if string(s.prev) == string(w.hash[:]) || w.blamed {
+		return
+	}
+	single := s.from == s.to
+	switch {
+	case single && next != nil && next.from == s.to+1 && !bytes.Equal(next.prev, s.hash[:]):
+		w.v.problem(Changed, s.first, w.t, fmt.Sprintf("was changed: it does not name record %d as it is, and record %d does not name this one", w.seq, next.from), s.from)
+		s.blamed = true
+	case !single, next != nil && next.from == s.to+1, w.vouched(s):
+		w.v.problem(Changed, w.at, w.t, fmt.Sprintf("was changed: record %d in %s names another one", s.from, w.v.where(s.first)), w.seq)
+	default:
+		w.v.problem(Changed, s.first, w.t, fmt.Sprintf("record %d or %d was changed: the second does not name the first, and nothing behind them tells which", w.seq, s.from), w.seq, s.from)
+	}
+}
+
+// vouched tells whether the one record of a stretch is a checkpoint as it was signed.
+func (w *walk) vouched(s *stretch) bool {
+	return s.pending != nil && w.key != "" && verifySeal(s.pending, s.pendingLine, w.key) == nil
+}
+
+// again tells of records that were there already.
+func (w *walk) again(s *stretch, like likeness) {
+	if s.from == w.seq && s.firstHash != w.hash {
+		w.differ(s.first, s.from)
+		return
+	}
+	same := s.to == w.seq && s.hash == w.hash || slices.ContainsFunc(w.seen, func(before *stretch) bool {
+		return before.from == s.from && before.firstHash == s.firstHash && s.from == s.to || before.to == s.to && before.hash == s.hash
+	})
+	if same {
+		like = alike
+	}
+	w.repeated(s, s.to, like)
+}
+
+// overlap is as again, for a stretch that goes on behind the records that are there.
+func (w *walk) overlap(s *stretch, like likeness) {
+	if s.from == w.seq {
+		if s.firstHash != w.hash {
+			w.v.problem(Forgery, w.at, w.t, fmt.Sprintf("there is another record %d in %s, which the next one names", w.seq, w.v.where(s.first)), w.seq)
+			return
+		}
+		like = alike
+	}
+	w.repeated(s, w.seq, like)
+}
+
+func (w *walk) differ(at place, seq int64) {
+	w.v.problem(Forgery, at, w.t, fmt.Sprintf("there is another record %d in %s", seq, w.v.where(w.at)), seq)
+}
+
+// repeated tells of records of s up to a number. In one file they are a problem; a file may be
+// there twice, as before and after it was compressed.
+func (w *walk) repeated(s *stretch, to int64, like likeness) {
+	inFile := slices.ContainsFunc(w.seen, func(before *stretch) bool {
+		return before.first.file == s.first.file && before.from <= to && before.to >= s.from
+	})
+	switch {
+	case like == unlike: // which compare has told
+	case inFile && like == alike:
+		w.v.problem(Repeated, s.first, w.t, "is there twice in this file", s.from, to)
+	case inFile:
+		w.v.problem(Repeated, s.first, w.t, "is there twice in this file, and nothing tells whether it is the same", s.from, to)
+	case like == alike:
+		w.v.note(Repeated, s.first, w.t, "is in another file, too, and the same there", s.from, to)
+	default:
+		w.v.problem(Repeated, s.first, w.t, "is in another file, too, and no checkpoint tells whether it is the same; verify one of the files without the other", s.from, to)
+	}
+}
+
+// likeness is what is known of records that are there twice.
+type likeness int
+
+const (
+	unclear likeness = iota
+	alike
+	unlike
+)
+
+// compare holds the checkpoints of s, and its begin, against those with the same number that
+// were seen before. They are alike when the last checkpoint that is in both is the same: then
+// all before it is, too.
+func (w *walk) compare(s *stretch) likeness {
+	like := unclear
+	for _, before := range w.seen {
+		if s.from == 0 && before.from == 0 && s.firstHash != before.firstHash {
+			w.twoBegins(s, before)
+			like = unlike
+		}
+		if c, twice, same := before.shares(s); twice && !same {
+			w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("there are two checkpoints %d of this process, here and in the records from %s on: one of the trails was written anew", c.number, w.v.where(before.first)), c.seq)
+			like = unlike
+		} else if twice && like == unclear {
+			like = alike
+		}
+	}
+	return like
+}
+
+// shares looks for checkpoints of s with a number that the other has, too: the first one that is
+// another one, or the last that is the same.
+func (s *stretch) shares(other *stretch) (c sealed, twice, same bool) {
+	for _, one := range other.checkpoints {
+		if mine, found := s.sealed(one.number); found {
+			if c, twice, same = one, true, mine.hash == one.hash; !same {
+				return c, twice, same
+			}
+		}
+	}
+	return c, twice, same
+}
+
+// sealed is the checkpoint with a number.
+func (s *stretch) sealed(number int64) (sealed, bool) {
+	i, found := slices.BinarySearchFunc(s.checkpoints, number, func(c sealed, number int64) int { return cmp.Compare(c.number, number) })
+	if !found {
+		return sealed{}, false
+	}
+	return s.checkpoints[i], true
+}
+
+func (w *walk) twoBegins(s, before *stretch) {
+	text := fmt.Sprintf("there is another begin of this process in %s", w.v.where(before.first))
+	if s.begin != nil && before.begin != nil && s.begin.Key != before.begin.Key {
+		text += ", with another key"
+	}
+	w.v.problem(Forgery, s.first, w.t, text, 0)
+}
+
+// advance makes the end of s the last record.
+func (w *walk) advance(s *stretch) {
+	w.verifyPending(s)
+	w.report.Records += s.to - max(s.from-1, w.seq)
+	if s.begin != nil && w.report.Begin == Absent {
+		w.report.Begin, w.report.Keymount = Unknown, s.begin.Keymount
+	}
+	w.at, w.seq, w.hash, w.ended, w.blamed = s.last, s.to, s.hash, s.ended, s.blamed
+	if s.begin != nil || len(s.checkpoints) > 0 {
+		w.key, w.number, w.unsigned = s.key, s.number, s.unsigned
+	} else {
+		w.unsigned += s.unsigned
+	}
+	if len(s.checkpoints) > 0 {
+		w.lastHash, w.gapped = string(s.sealedHash[:]), false
+	}
+	w.seen = append(w.seen, s)
+}
+
+// verifyPending verifies the first checkpoint of s with the key from the records before.
+func (w *walk) verifyPending(s *stretch) {
+	if s.pending == nil {
+		return
+	}
+	number := s.pending.Checkpoint.Number
+	for _, before := range w.seen {
+		if slices.ContainsFunc(before.checkpoints, func(c sealed) bool { return c.number == number }) {
+			return // compare has seen it
+		}
+	}
+	switch {
+	case w.key == "", w.gapped && number != w.number+1: // which was said already: something before it is missing
+	case number != w.number+1:
+		w.v.problem(Forgery, s.pendingAt, w.t, fmt.Sprintf("checkpoint %d follows checkpoint %d", number, w.number), s.pending.Seq)
+	default:
+		w.t.verifySeal(w.v, s.pendingAt, s.pending, s.pendingLine, w.key)
+	}
+}

@@ -1,0 +1,270 @@
+package audit_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/keymount/keymount/audit"
+)
+
+// Rotated files are compressed, whatever their names say.
+func TestVerifyCompressed(t *testing.T) {
+	l := story(whole(t, "worker-1", nil).lines)
+	report, err := new(audit.Check).Verify(t.Context(), []audit.Source{
+		source("new", text(l[5:])), source("old.gz", compressed(t, text(l[:5]))),
+	})
+	if err != nil || len(report.Problems) > 0 || report.Trails[0].Records != 10 || report.Trails[0].Hash != audit.Hash(l[9]) || report.Trails[0].Checkpoints != 3 {
+		t.Errorf("%v: %+v", err, report)
+	}
+}
+
+// What cannot be read is an error, and no report.
+func TestVerifyUnreadable(t *testing.T) {
+	l := text(whole(t, "worker-1", nil).lines)
+	z := compressed(t, l)
+	for name, file := range map[string]audit.Source{
+		"absent": {Name: "absent", Open: func() (io.ReadCloser, error) { return nil, errors.New("open absent: no such file") }},
+		"cut":    source("cut", z[:len(z)-20]),
+		"magic":  source("magic", z[:2]),
+	} {
+		report, err := new(audit.Check).Verify(t.Context(), []audit.Source{file})
+		if err == nil || report != nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v, %v", name, report, err)
+		}
+	}
+}
+
+// A begin can be signed with a key of the operator's.
+func TestVerifyOrigin(t *testing.T) {
+	key := func() (note.Signer, string) {
+		secret, public, err := note.GenerateKey(rand.Reader, "audit")
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := note.NewSigner(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signer, public
+	}
+	signer, public := key()
+	_, another := key()
+	_, signed := aProcess(t, "worker-1", nil, 1, signer)
+	_, bare := aProcess(t, "worker-1", nil, 1, nil)
+	altered := story(signed.lines).changed(0, `"key":"worker-1`, `"key":"worker-2`)
+	for name, test := range map[string]struct {
+		lines story
+		keys  []string
+		want  string
+	}{
+		"signed":             {signed.lines, []string{public}, ""},
+		"signed by one":      {signed.lines, []string{another, public}, ""},
+		"signed, not asked":  {signed.lines, nil, ""},
+		"by another":         {signed.lines, []string{another}, "the begin was signed with another key"},
+		"about another key":  {altered[:1], []string{public}, "the begin was changed: its signature is about something else"},
+		"not signed":         {bare.lines, []string{public}, "the begin is not signed; audit.keyFile names the key for that"},
+		"not signed, no ask": {bare.lines, nil, ""},
+	} {
+		keys, err := audit.ParseKeys(test.keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := (&audit.Check{Keys: keys}).Verify(t.Context(), []audit.Source{source("f1", text(test.lines))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, p := range report.Problems {
+			got += p.Text
+		}
+		if got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+	if _, err := audit.ParseKeys([]string{"audit+1+x"}); err == nil {
+		t.Error("it takes a key that is none")
+	}
+}
+
+// A line that has its end was written as it is, unless another process begins behind it.
+func TestVerifyHalfLine(t *testing.T) {
+	l := whole(t, "worker-1", nil).lines
+	half := text(append(l[:6:6], l[6][:60]))
+	if !isFound(t, half) || isFound(t, half[:len(half)-1]) {
+		t.Error("the end of a line does not count")
+	}
+}
+
+func TestParseExpected(t *testing.T) {
+	for _, bad := range []string{"", "1", "1:", ":" + strings.Repeat("A", 43), "0:" + strings.Repeat("A", 43), "-1:" + strings.Repeat("A", 43), "1:" + strings.Repeat("A", 42), "1:" + strings.Repeat("A", 42) + "B", "1:" + strings.Repeat("A", 43) + "="} {
+		if e, err := audit.ParseExpected(bad); err == nil {
+			t.Errorf("it takes %q as %v", bad, e)
+		}
+	}
+	if _, err := audit.ReadExpected(source("f1", whole(t, "worker-1", nil).lines[1]), audit.Form{}); err == nil {
+		t.Error("it takes a file without a checkpoint")
+	}
+}
+
+func text(lines [][]byte) []byte { return append(bytes.Join(lines, []byte("\n")), '\n') }
+
+// Any byte that is changed is found, unless the line means the same as before: \u001f is
+// \u001F.
+func TestVerifyEachByte(t *testing.T) {
+	l := whole(t, "worker-1", nil).lines
+	whole := text(l)
+	for i := range whole {
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 1 << (i % 8)
+		if !isFound(t, flipped) && !same(whole, flipped) {
+			t.Fatalf("byte %d, %q, is now %q, and that is not found: %s", i, whole[i], flipped[i], flipped[max(0, i-20):min(len(whole), i+20)])
+		}
+	}
+}
+
+// isFound tells whether verify has a problem with a text.
+func isFound(tb testing.TB, text []byte) bool {
+	tb.Helper()
+	report, err := new(audit.Check).Verify(tb.Context(), []audit.Source{source("f1", text)})
+	return err != nil || len(report.Problems) > 0
+}
+
+// same tells whether the lines of two texts are the same records.
+func same(a, b []byte) bool {
+	all, others := bytes.Split(bytes.TrimSpace(a), []byte("\n")), bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	for i, line := range all {
+		x, err := audit.Canonical(line)
+		if i >= len(others) || err != nil {
+			return false
+		}
+		if y, err := audit.Canonical(others[i]); err != nil || !bytes.Equal(x, y) {
+			return false
+		}
+	}
+	return len(all) == len(others)
+}
+
+// A trail verifies whatever names a pod's author has thought of, and any byte that is
+// changed in it is found.
+func FuzzVerify(f *testing.F) {
+	f.Add("shop/db", "worker-1", "denied", uint32(100), byte(1))
+	f.Add("\"\\\u2028\u2029", "a\tb", "\xff\xfe", uint32(300), byte(32))
+	f.Add("}\n{\"at\":\"", "é\u0085", "\x00\x7f<>&", uint32(5), byte(0x80))
+	f.Add("\ufffd\ud7ff😀", "a+b c", "{\"at\":\"2026\"", uint32(999), byte(7))
+	f.Fuzz(func(t *testing.T, path, node, message string, at uint32, flip byte) {
+		chain, begin, err := audit.NewChain(audit.Start{Node: node, Keymount: message, Now: clock()})
+		if err != nil {
+			return
+		}
+		all := [][]byte{begin}
+		record := audit.Record{Kind: audit.KindMount, Error: message, Secrets: []audit.Secret{{Path: path, Files: []string{path, message}}}}
+		appended, _, err := chain.Append(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkpoint, _, err := chain.Checkpoint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, _, err := chain.Append(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end, _, err := chain.End()
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := text(append(append(append(append(all, appended...), checkpoint), more...), end))
+		report, err := new(audit.Check).Verify(t.Context(), []audit.Source{source("f1", whole)})
+		if err != nil || len(report.Problems) > 0 {
+			t.Fatalf("%v: %+v\n%s", err, report, whole)
+		}
+		flipped := bytes.Clone(whole)
+		flipped[int(at)%len(whole)] ^= flip
+		if !bytes.Equal(whole, flipped) && !isFound(t, flipped) && !same(whole, flipped) {
+			t.Fatalf("byte %d is changed by %x, and that is not found:\n%s", int(at)%len(whole), flip, flipped)
+		}
+	})
+}
+
+// Whatever is in a file, verify ends and says something.
+func FuzzVerifyAny(f *testing.F) {
+	l := whole(f, "worker-1", nil).lines
+	f.Add(text(l), "")
+	f.Add(text(append(l[3:], l[:5]...)), "")
+	f.Add([]byte("{\"log\":{\"a\":{}}}\n"), "log.a")
+	f.Add([]byte("2026 stdout P {\n2026 stderr F {\n1 stdout F }"), "")
+	f.Add([]byte{0x1f, 0x8b}, "")
+	f.Add([]byte(`{"at":"","boot":"","kind":"begin","node":"","prev":"","seq":0,"v":1}`), "")
+	f.Add([]byte(`{"at":"","begin":{},"boot":"b","kind":"begin","node":"","prev":"","seq":0,"v":1}`+"\n"+`{"at":"","boot":"b","checkpoint":{"number":-9},"kind":"end","node":"","prev":"x","seq":9007199254740991,"v":1}`), "")
+	f.Fuzz(func(t *testing.T, text []byte, field string) {
+		check := audit.Check{Form: audit.Form{Field: field}}
+		report, err := check.Verify(t.Context(), []audit.Source{source("f1", text), source("f2", text)})
+		if err == nil {
+			for _, p := range append(report.Problems, report.Notes...) {
+				_ = p.Place()
+			}
+		}
+	})
+}
+
+// BenchmarkVerify verifies records of one secret each.
+func BenchmarkVerify(b *testing.B) {
+	const records = 100_000
+	whole := largeTrail(b, records)
+	b.SetBytes(int64(len(whole)))
+	b.ReportAllocs()
+	for b.Loop() {
+		report, err := new(audit.Check).Verify(b.Context(), []audit.Source{source("f1", whole)})
+		if err != nil || len(report.Problems) > 0 {
+			b.Fatalf("%v: %+v", err, report)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/records, "ns/record")
+}
+
+func largeTrail(tb testing.TB, records int) []byte {
+	tb.Helper()
+	chain, begin, err := audit.NewChain(audit.Start{Node: "worker-1", Keymount: "v1.2.3", Now: clock()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out := bytes.NewBuffer(append(begin, '\n'))
+	for i := range records {
+		r := audit.Record{
+			Kind: audit.KindMount, Class: "shop-api", Code: "OK", Files: 1, Outcome: audit.Granted, Us: 1234,
+			Pod:            &audit.Pod{Name: fmt.Sprintf("api-%d", i), Namespace: "shop", UID: "0b1c5b5a-6d5e-4d0e-9b57-2f3c6f9f3a11"},
+			ServiceAccount: &audit.ServiceAccount{Name: "api", UID: "7f1c5b5a-6d5e-4d0e-9b57-2f3c6f9f3a22"},
+			Tokens:         []audit.Token{{Audience: "vault", ID: "5c1c5b5a-6d5e-4d0e-9b57-2f3c6f9f3a33", Stores: []string{"prod"}}},
+			Secrets: []audit.Secret{{
+				Store: "prod", Role: "shop-api", Path: "secret/shop/db", Files: []string{"db/password"}, Outcome: audit.Granted, Version: "3",
+				Rule: "stores[0].access[0]", Scope: audit.ScopePath, Source: "store", Request: "9a1c5b5a-6d5e-4d0e-9b57-2f3c6f9f3a44",
+			}},
+		}
+		some, _, err := chain.Append(r)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if chain.Unsigned() >= 255 {
+			line, _, err := chain.Checkpoint()
+			if err != nil {
+				tb.Fatal(err)
+			}
+			some = append(some, line)
+		}
+		out.Write(text(some))
+	}
+	end, _, err := chain.End()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out.Write(append(end, '\n'))
+	return out.Bytes()
+}
