@@ -63,7 +63,7 @@ func allowedImports() map[string][]string {
 			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
 		},
 		"cli": {
-			"access", "audit", "node", "config", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/bundle", "store/vault",
+			"access", "audit", "node", "config", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
 			"internal/kube", "internal/secret",
 		},
 		".": {"cli"},

@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script: what a person sees, as documentation. Beside
-// the usual commands there are "exits CODE PROGRAM ARGS...", and "up CONFIG" and
-// "down" around the part of a script in which keymount serves.
+// the usual commands there are "exits CODE PROGRAM ARGS...", "up CONFIG" and "down" around
+// the part of a script in which keymount serves, and "trail", which makes audit trails.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -42,7 +42,7 @@ func TestScripts(t *testing.T) {
 			e.Values[servedKey{}] = new(served)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "down": down},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "down": down, "trail": trail},
 	})
 }
 
