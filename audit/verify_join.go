@@ -87,10 +87,17 @@ func (w *walk) gap(s *stretch) {
 	if from == to {
 		what = fmt.Sprintf("record %d is", from)
 	}
-	if s.first.file == w.at.file {
-		w.v.problem(Removed, s.first, w.t, fmt.Sprintf("%s removed before this line", what), from, to)
-	} else {
-		w.v.problem(Missing, s.first, w.t, fmt.Sprintf("%s missing between %s and here: a file is missing, or the end of one", what, w.v.where(w.at)), from, to)
+	said := ""
+	if s.lost > 0 {
+		said = fmt.Sprintf("; record %d says that %d were not written", s.from, s.lost)
+	}
+	switch {
+	case s.lost > to-from && w.vouched(s):
+		w.v.note(Removed, s.first, w.t, what+" missing"+said, from, to)
+	case s.first.file == w.at.file:
+		w.v.problem(Removed, s.first, w.t, what+" removed before this line"+said, from, to)
+	default:
+		w.v.problem(Missing, s.first, w.t, fmt.Sprintf("%s missing between %s and here: a file is missing, or the end of one%s", what, w.v.where(w.at), said), from, to)
 	}
 	w.order(s)
 	w.gapped = true
@@ -124,9 +131,10 @@ func (w *walk) adjacent(s, next *stretch) {
 	}
 }
 
-// vouched tells whether the one record of a stretch is a checkpoint as it was signed.
+// vouched tells whether the first checkpoint of a stretch is the next one, as it was signed:
+// then all of the stretch before it is what keymount wrote.
 func (w *walk) vouched(s *stretch) bool {
-	return s.pending != nil && w.key != "" && verifySeal(s.pending, s.pendingLine, w.key) == nil
+	return s.pending != nil && s.pending.Checkpoint.Number == w.number+1 && w.key != "" && verifySeal(s.pending, s.pendingLine, w.key) == nil
 }
 
 // again tells of records that were there already.

@@ -39,7 +39,8 @@ type stretch struct {
 	pending     *Record  // the first checkpoint, where its key is not known
 	pendingAt   place
 	pendingLine []byte
-	blamed      bool // the last record was found to be changed
+	blamed      bool  // the last record was found to be changed
+	lost        int64 // what the first record says about those before it that were not written
 }
 
 // none is the number of no checkpoint.
@@ -96,6 +97,10 @@ func (t *trail) check(v *verifier, at place, s *stretch, f found, sum [sha256.Si
 		t.checkBegin(v, at, s, f)
 	case isSeal:
 		t.checkSeal(v, at, s, f, sum)
+	case f.head.kind == KindLost && s.from == f.head.seq:
+		if r, err := Read(f.text); err == nil && r.Lost != nil {
+			s.lost = r.Lost.Count
+		}
 	}
 }
 

@@ -173,6 +173,7 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 	heir := whole(t, "worker-1", &dead.last)
 	afar := whole(t, "worker-1", &audit.Predecessor{Boot: "20260101T000000Z-abcdefgh", Hash: p.last.Hash, Number: 70})
 	rewritten := rewrite(t, p)
+	lossy := withLost(t)
 	unknown := []audit.BeginClass{audit.Unknown}
 	noBegin := []audit.BeginClass{audit.Absent}
 	first := []string{"unknown f1:1 0"}
@@ -205,16 +206,19 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"one replaced":                {files: files{l.insert(3, story{with(l[2], "prod", "test")})}, want: []string{"forgery f1:4 2"}, begins: unknown, notes: first},
 		"one put before":              {files: files{l.insert(2, story{with(l[2], "prod", "test")})}, want: []string{"forgery f1:3 2"}, begins: unknown, notes: first},
 
-		"a record removed":         {files: files{l.without(2, 3)}, want: []string{"removed f1:3 2-2"}, text: "record 2 is removed", begins: unknown, notes: first},
-		"records removed":          {files: files{l.without(2, 6)}, want: []string{"removed f1:3 2-5"}, text: "records 2 to 5 are removed", begins: unknown, notes: first},
-		"the begin removed":        {files: files{l[1:]}, want: []string{"no begin f1:1 1"}, begins: noBegin, notes: none},
-		"a file missing":           {files: files{l[:3], l[6:]}, want: []string{"missing f2:1 3-5"}, text: "missing between f1:3 and here: a file is missing", begins: unknown, notes: first},
-		"two swapped":              {files: files{l.swapped(2, 3)}, want: []string{"reordered f1:3 3"}, text: "stands before record 2, which is in line 4", begins: unknown, notes: first},
-		"a checkpoint swapped":     {files: files{l.swapped(3, 4)}, want: []string{"reordered f1:4 4"}, begins: unknown, notes: first},
-		"begin and second swapped": {files: files{l.swapped(0, 1)}, want: []string{"reordered f1:1 1"}, begins: unknown, notes: []string{"unknown f1:2 0"}},
-		"a record repeated":        {files: files{l.insert(3, l[2:3])}, want: []string{"repeated f1:4 2-2"}, text: "twice in this file", begins: unknown, notes: first},
-		"repeated later":           {files: files{l.insert(7, l[2:3])}, want: []string{"repeated f1:8 2-2"}, text: "nothing tells whether", begins: unknown, notes: first},
-		"records repeated":         {files: files{l.insert(7, l[2:5])}, want: []string{"repeated f1:8 2-4"}, text: "twice in this file", begins: unknown, notes: first},
+		"a record removed":              {files: files{l.without(2, 3)}, want: []string{"removed f1:3 2-2"}, text: "record 2 is removed", begins: unknown, notes: first},
+		"records removed":               {files: files{l.without(2, 6)}, want: []string{"removed f1:3 2-5"}, text: "records 2 to 5 are removed", begins: unknown, notes: first},
+		"the begin removed":             {files: files{l[1:]}, want: []string{"no begin f1:1 1"}, begins: noBegin, notes: none},
+		"a file missing":                {files: files{l[:3], l[6:]}, want: []string{"missing f2:1 3-5"}, text: "missing between f1:3 and here: a file is missing", begins: unknown, notes: first},
+		"not written, and said":         {files: files{lossy.without(2, 4)}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "removed f1:3 2-3"}},
+		"more removed than not written": {files: files{lossy.without(1, 4)}, want: []string{"removed f1:2 1-3"}, text: "record 4 says that 2 were not written", begins: unknown, notes: first},
+		"a checkpoint not written":      {files: files{lossy.without(5, 7)}, want: []string{"removed f1:6 5-6"}, text: "record 7 says that 9 were not written", begins: unknown, notes: first},
+		"two swapped":                   {files: files{l.swapped(2, 3)}, want: []string{"reordered f1:3 3"}, text: "stands before record 2, which is in line 4", begins: unknown, notes: first},
+		"a checkpoint swapped":          {files: files{l.swapped(3, 4)}, want: []string{"reordered f1:4 4"}, begins: unknown, notes: first},
+		"begin and second swapped":      {files: files{l.swapped(0, 1)}, want: []string{"reordered f1:1 1"}, begins: unknown, notes: []string{"unknown f1:2 0"}},
+		"a record repeated":             {files: files{l.insert(3, l[2:3])}, want: []string{"repeated f1:4 2-2"}, text: "twice in this file", begins: unknown, notes: first},
+		"repeated later":                {files: files{l.insert(7, l[2:3])}, want: []string{"repeated f1:8 2-2"}, text: "nothing tells whether", begins: unknown, notes: first},
+		"records repeated":              {files: files{l.insert(7, l[2:5])}, want: []string{"repeated f1:8 2-4"}, text: "twice in this file", begins: unknown, notes: first},
 
 		"tail cut before another begin": {files: files{join(l[:8], next.lines)}, want: []string{"cut f1:8 7"}, text: "f1:9 goes on from its checkpoint 3, and the last one that is there is 1", begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
 		"tail cut, expected":            {files: files{l[:6]}, check: audit.Check{Expect: []audit.Expected{expected(t, p.last)}}, want: []string{"cut f1:6 5"}, text: "checkpoint 3 is expected, and the last one that is there is 1", begins: unknown, notes: first},
@@ -265,6 +269,27 @@ func rewrite(t *testing.T, p *process) story {
 	t.Helper()
 	forged := whole(t, "worker-1", nil)
 	return audit.Resign(t, forged.lines, map[string]string{forged.boot: p.boot})
+}
+
+// withLost is a trail of which keymount has not written some records, and says so in records 4
+// and 7; 5 is a checkpoint.
+func withLost(t *testing.T) story {
+	t.Helper()
+	chain, p := aProcess(t, "worker-1", nil, 0, nil)
+	lost := func(n int64) {
+		lines, _, err := chain.Append(audit.Record{Kind: audit.KindLost, Lost: &audit.Lost{Count: n}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.lines = append(p.lines, lines...)
+	}
+	p.mounts(t, chain, 3)
+	lost(2)
+	p.checkpoint(t, chain)
+	p.mounts(t, chain, 1)
+	lost(9)
+	p.checkpoint(t, chain)
+	return p.lines
 }
 
 func expected(t *testing.T, p audit.Predecessor) audit.Expected {

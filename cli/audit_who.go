@@ -72,6 +72,9 @@ func (r readBy) print(w io.Writer, s style) {
 	}
 }
 
+// mostPods is how many pods a person wants to see of one service account.
+const mostPods = 20
+
 func printReader(w io.Writer, r audit.Reader) {
 	_, _ = fmt.Fprintf(w, "  service account %s: %s\n", shown(r.Namespace+"/"+r.ServiceAccount), spanText(r.Span))
 	if r.Undelivered > 0 {
@@ -85,7 +88,11 @@ func printReader(w io.Writer, r audit.Reader) {
 			_, _ = fmt.Fprintf(w, "    %s %s\n", list.name, shownList(list.texts))
 		}
 	}
-	for _, p := range r.Pods {
+	for i, p := range r.Pods {
+		if i == mostPods {
+			_, _ = fmt.Fprintf(w, "    and %d pods more; -o json lists them\n", len(r.Pods)-i)
+			break
+		}
 		_, _ = fmt.Fprintf(w, "    pod %s on %s: %s\n", shown(p.Name), shown(p.Node), spanText(p.Span))
 	}
 }
