@@ -259,9 +259,15 @@ func (t *Trail) Close() {
 	}
 }
 
-// Loaded records that a keymount.yaml was loaded.
-func (t *Trail) Loaded(file, sha256 string, stores int) {
-	_, _, _ = t.put(Record{Kind: KindConfig, Config: &Config{File: cut(file, maxText), SHA256: sha256, Stores: stores}})
+// Loaded records that a keymount.yaml was loaded, and signs that: also a process that is
+// killed within its first second leaves a checkpoint for the next one to name.
+func (t *Trail) Loaded(file, sha256 string, stores int) error {
+	if _, _, err := t.put(Record{Kind: KindConfig, Config: &Config{File: cut(file, maxText), SHA256: sha256, Stores: stores}}); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.checkpointLocked()
 }
 
 // tick makes checkpoints and sums until ctx ends.

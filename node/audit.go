@@ -34,10 +34,12 @@ func openTrail(ctx context.Context, c *config.Config, o Options, key secret.Byte
 		Sinks: sinks, Continue: c.Audit.OnFailure == config.OnFailureContinue, Full: c.Audit.Republishes == config.RepublishesFull,
 		Key: key, Log: o.Log,
 	})
+	if err == nil {
+		err = trail.Loaded(c.Source.File, c.Source.SHA256, len(c.Stores))
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll(sinks))
 	}
-	trail.Loaded(c.Source.File, c.Source.SHA256, len(c.Stores))
 	return trail, nil
 }
 

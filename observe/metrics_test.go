@@ -217,7 +217,9 @@ func TestMetricsManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trail.Loaded("keymount.yaml", "", 1)
+	if err := trail.Loaded("keymount.yaml", "", 1); err != nil {
+		t.Fatal(err)
+	}
 	metrics.MeasureTrail(trail)
 	text := scrape(t, serveMetrics(t, metrics))
 	if got := counted(t, text)[`keymount_audit_records_total`]; got != 1 {

@@ -31,6 +31,7 @@ import (
 	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
 	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
+	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/logical/database"
 	"github.com/hashicorp/vault/builtin/logical/pki"
 	"github.com/hashicorp/vault/builtin/logical/transit"
@@ -119,6 +120,7 @@ func newCore(logger hclog.Logger) (*vault.Core, error) {
 		BuiltinRegistry:    builtins{},
 		LogicalBackends:    secretEngines(),
 		CredentialBackends: authMethods(),
+		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the core: %w", err)
