@@ -5,7 +5,7 @@
 build: ; go build -trimpath -o keymount . ## the binary, ./keymount
 test: ; go test -race ./... ## all tests, with the race detector
 lint: ; .ci/run format lint ## gofmt and golangci-lint
-fuzz: ; .ci/run fuzz ## every fuzz target for FUZZTIME (20s)
+fuzz: ; .ci/run fuzz ## every fuzz target for FUZZTIME (10s)
 generate: ; go generate ./... ## docs/configuration.md from the structs of config
 demo: ; go run . demo ## a mount, a rotation and a denial on this machine
 bench: ; go test -run '^$$' -bench . -count 6 ./... ## benchmarks, for go tool -modfile=tools/benchstat/go.mod benchstat

@@ -29,12 +29,13 @@ func newDemo() *cobra.Command {
 	var vault demoVault
 	command := &cobra.Command{
 		Use:   "demo",
-		Short: "Show a mount, a rotation and a denial on this machine, without a cluster",
+		Short: "Show a mount, a rotation, a denial and their trail on this machine, without a cluster",
 		Long: `Show keymount's main job on this machine, without a cluster and without root. In a
 private folder, which is removed at the end, the demo makes an age-encrypted bundle and an
 issuer of service account tokens, runs the provider of 'keymount serve' on a real socket,
 and plays the driver: it calls Mount over gRPC and writes the files with the driver's own
-code. Where it may, it mounts a tmpfs for them.
+code. Where it may, it mounts a tmpfs for them. In the end it shows the audit trail of all
+that, verifies it, and finds a byte that it has changed.
 
 With --vault-addr the secrets are in a real Vault or OpenBao instead: the demo mounts a
 KV v2 engine and a jwt auth method under a name of its own, and removes both at the end.
@@ -75,6 +76,7 @@ type demoResult struct {
 	Before []demoFile `json:"before"`
 	After  []demoFile `json:"after"`
 	Denial string     `json:"denial"`
+	Trail  demoTrail  `json:"trail"`
 }
 
 // demoFile is one file in the pod's volume.
@@ -104,9 +106,9 @@ func (s *scene) play(ctx context.Context, open func(context.Context, *stage) (de
 	}
 	defer func() { err = errors.Join(err, s.strike()) }()
 	s.result.Tmpfs = s.tmpfs
-	s.say("keymount demo: a mount, a rotation and a denial, without a cluster\n")
+	s.say("keymount demo: a mount, a rotation, a denial and their audit trail, without a cluster\n")
 	s.showStage()
-	for _, act := range []func(context.Context) error{s.mount, s.rotate, s.deny} {
+	for _, act := range []func(context.Context) error{s.mount, s.rotate, s.deny, s.showTrail} {
 		if err := errors.Join(act(ctx), s.out.err); err != nil {
 			return err
 		}
@@ -233,7 +235,7 @@ func (s *scene) keep(ctx context.Context) error {
 	if err != nil {
 		executable = "keymount"
 	}
-	s.heading("5. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
+	s.heading("6. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
 	s.say(`   alias keymount=%s; cd %s
    cat volume/db/password
 %s   keymount config check --config keymount.yaml
