@@ -114,10 +114,8 @@ func TestAudit(t *testing.T) {
 	if refused := denied[0].Secrets[0]; refused.Path != "secret/other/db" || refused.Outcome != audit.Denied || refused.Reason != "denied by the store" {
 		t.Errorf("the denial is %+v", refused)
 	}
-	for _, s := range []audit.Secret{read, denied[0].Secrets[0]} {
-		if path := vaultPathOf(t, vaultLog, s.Request); path != strings.Replace(s.Path, "secret/", "secret/data/", 1) {
-			t.Errorf("request %q is one for %q in Vault's own audit log, want %s", s.Request, path, s.Path)
-		}
+	if path := vaultPathOf(t, vaultLog, read.Request); path != "secret/data/shop/db" { // of a denial Vault's answer has no such name
+		t.Errorf("request %q is one for %q in Vault's own audit log", read.Request, path)
 	}
 }
 

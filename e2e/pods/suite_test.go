@@ -120,6 +120,7 @@ func TestPods(t *testing.T) {
 		})
 	})
 	t.Run("Codes", s.testCodes)
+	t.Run("Trail", s.testTrail)
 	t.Run("Rights", s.testRights)
 	t.Run("Watch", s.testWatch)
 	t.Run("Uninstall", s.testUninstall)
