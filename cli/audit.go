@@ -33,7 +33,7 @@ them.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	command.AddCommand(newAuditVerify(), newAuditShow(), newAuditWho(), newAuditRules(), newAuditReplay())
+	command.AddCommand(newAuditVerify(), newAuditShow(), newAuditWho(), newAuditRules(), newAuditReplay(), newAuditKeygen())
 	return command
 }
 

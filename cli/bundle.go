@@ -73,16 +73,22 @@ there is never written over, for the bundles encrypted for it would be lost.`,
 
 // writeIdentity writes the file as age-keygen does.
 func writeIdentity(file string, identity *age.X25519Identity) error {
+	text := fmt.Sprintf("# created: %s\n# public key: %s\n%s\n", time.Now().Format(time.RFC3339), identity.Recipient(), identity)
+	return writeNew(file, "identity", text)
+}
+
+// writeNew writes a file that only its owner may read, and that was not there.
+func writeNew(file, what, text string) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s is there already and is not written over; name another file, or move it away", file)
 	}
 	if err != nil {
-		return fmt.Errorf("write the identity: %w", err)
+		return fmt.Errorf("write the %s: %w", what, err)
 	}
-	_, err = fmt.Fprintf(f, "# created: %s\n# public key: %s\n%s\n", time.Now().Format(time.RFC3339), identity.Recipient(), identity)
+	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write the identity: %w", err), os.Remove(file))
+		return errors.Join(fmt.Errorf("write the %s: %w", what, err), os.Remove(file))
 	}
 	return nil
 }

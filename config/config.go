@@ -220,7 +220,7 @@ type Audit struct {
 	// next keymount names its predecessor, and `keymount audit verify` tells a restart from
 	// a missing piece. A file of the trail needs none. Default: none.
 	StateFile string `yaml:"stateFile"`
-	// KeyFile holds a key made by `keymount audit key`, which signs the begin of each trail:
+	// KeyFile holds a key made by `keymount audit keygen`, which signs the begin of each trail:
 	// it shows where a trail comes from. It does not bind the root user of the node, who can
 	// read it. Default: none.
 	KeyFile string `yaml:"keyFile"`
