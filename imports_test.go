@@ -52,7 +52,7 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"record":             {"auth", "access", "class"},
-		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
+		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
 		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
 		"provider": {
 			"record", "auth", "access", "login", "store", "store/keep", "class", "certificate", "form",

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/record"
 	"github.com/keymount/keymount/store"
@@ -42,6 +45,18 @@ func (t *Trail) Record(ctx context.Context, m *record.Mount) error {
 	if t == nil {
 		return nil
 	}
+	err := contain.Run(func() error { return t.record(ctx, m) })
+	if bug, panicked := errors.AsType[*contain.Panic](err); panicked {
+		t.o.Log.LogAttrs(ctx, slog.LevelError, "a bug in the audit trail", contain.Attrs(bug)...)
+		if t.o.Continue {
+			return nil
+		}
+		return fmt.Errorf("%w: a bug in keymount", ErrNotWritten)
+	}
+	return err
+}
+
+func (t *Trail) record(ctx context.Context, m *record.Mount) error {
 	key := volume{m.Pod.UID, class.Shorten(m.Class)}
 	now := deliveryOf(m)
 	before := t.deliveredTo(key)

@@ -492,6 +492,33 @@ func TestRecordNearADeadline(t *testing.T) {
 	}
 }
 
+// A bug in the trail is no way around it.
+func TestBugInTheTrail(t *testing.T) {
+	for goOn, want := range map[bool]error{false: audit.ErrNotWritten, true: nil} {
+		broken := false
+		o := options(audit.Stdout(io.Discard, ""))
+		o.Continue = goOn
+		o.Now = func() time.Time {
+			if broken {
+				var nothing *time.Time
+				return *nothing
+			}
+			return time.Now()
+		}
+		trail, err := audit.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := trail.Loaded("keymount.yaml", "", 1); err != nil {
+			t.Fatal(err)
+		}
+		broken = true
+		if err := trail.Record(t.Context(), mounted(t, "api-0", "3")); !errors.Is(err, want) || (err == nil) != goOn {
+			t.Errorf("continue: %t: got %v", goOn, err)
+		}
+	}
+}
+
 // Old values that stand in have a begin and an end, with the cause.
 func TestStale(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "audit.jsonl")
