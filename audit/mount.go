@@ -109,13 +109,10 @@ func (t *Trail) remember(key volume, m *record.Mount, d *delivered) {
 func deliveryOf(m *record.Mount) *delivered {
 	d := &delivered{versions: make([]string, len(m.Reads)), secrets: make([]string, len(m.Reads))}
 	h := sha256.New()
-	text := make([]byte, 0, 1<<10)
-	add := func(part string) {
-		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
-		if len(text) > 1<<10-64 {
-			h.Write(text)
-			text = text[:0]
-		}
+	var text []byte
+	add := func(part string) { // behind its length: two lists of parts never look alike
+		text = append(binary.AppendUvarint(text[:0], uint64(len(part))), part...)
+		h.Write(text)
 	}
 	for _, version := range m.Versions {
 		add(version)
@@ -136,7 +133,6 @@ func deliveryOf(m *record.Mount) *delivered {
 			add(r.Identity.ServiceAccountUID)
 		}
 	}
-	h.Write(text)
 	h.Sum(d.content[:0])
 	return d
 }
