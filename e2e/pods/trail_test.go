@@ -1,6 +1,8 @@
 package pods_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +12,7 @@ import (
 
 	core "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/keymount/keymount/audit"
 )
@@ -49,6 +52,53 @@ func (s *suite) testTrail(t *testing.T) {
 	s.report("audit verify:\n%s", run(append([]string{"audit", "verify"}, flags...)...))
 	run(append([]string{"audit", "replay", "--config", config}, flags...)...)
 	s.report("audit rules:\n%s", run(append([]string{"audit", "rules", "--config", config}, flags...)...))
+	narrow := filepath.Join(s.folder, "narrow.yaml")
+	if err := os.WriteFile(narrow, narrowed(t, config, run(append([]string{"audit", "rules", "-o", "json", "--config", config}, flags...)...)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(append([]string{"audit", "replay", "--config", narrow}, flags...)...)
+}
+
+// narrowed is a keymount.yaml with the rules that are proposed in place of its own.
+func narrowed(t *testing.T, config, proposed string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file map[string]any
+	var proposals struct {
+		Proposals []struct {
+			Store string
+			Rules []any
+		}
+	}
+	if err := errors.Join(yaml.Unmarshal(text, &file), json.Unmarshal([]byte(proposed), &proposals)); err != nil {
+		t.Fatal(err)
+	}
+	rules := map[string][]any{}
+	for _, p := range proposals.Proposals {
+		rules[p.Store] = p.Rules
+	}
+	stores, _ := file["stores"].([]any)
+	for _, one := range stores {
+		store, _ := one.(map[string]any)
+		name, _ := store["name"].(string)
+		if name == "" {
+			name = "default"
+		}
+		if len(rules[name]) > 0 {
+			store["access"] = rules[name]
+		}
+	}
+	if len(rules) == 0 || len(stores) == 0 {
+		t.Errorf("%d stores, and rules are proposed for %d", len(stores), len(rules))
+	}
+	text, err = yaml.Marshal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // keymountYAML is the one of the release.
