@@ -298,7 +298,7 @@ func (recalling) Recall(store.Caller, store.Ref) (store.Value, bool) { return st
 func TestRecall(t *testing.T) {
 	p := recalling{&played{}}
 	s := playedIn(t, nil, "{bundle: {file: none.age, identityFile: none.txt}}", kind.Layers{Store: p, Recaller: p})
-	if _, known := s.Store.Recall(requestOf("api-0"), store.Ref{}, store.Resolved{}); !known {
+	if _, known := s.Store.Recall(requestOf("api-0")).Value(store.Ref{}, store.Resolved{}); !known {
 		t.Error("the store has the value at hand, and would be asked")
 	}
 }

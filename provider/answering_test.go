@@ -30,16 +30,19 @@ type answering struct {
 	err      error
 }
 
-func (*answering) RecallPath(_ login.Request, ref store.Ref) (store.Resolved, bool) {
+func (*answering) Recall(login.Request) keep.Recollection { return forgetful{} }
+
+// forgetful has no secret at hand.
+type forgetful struct{}
+
+func (forgetful) Path(ref store.Ref) (store.Resolved, bool) {
 	return store.Resolved{Path: ref.Path}, true
 }
 
+func (forgetful) Value(store.Ref, store.Resolved) (keep.Answer, bool) { return keep.Answer{}, false }
+
 func (*answering) Resolve(_ context.Context, _ login.Request, ref store.Ref) (store.Resolved, error) {
 	return store.Resolved{Path: ref.Path}, nil
-}
-
-func (*answering) Recall(login.Request, store.Ref, store.Resolved) (keep.Answer, bool) {
-	return keep.Answer{}, false
 }
 
 func (a *answering) Read(_ context.Context, request login.Request, _ store.Ref, _ store.Resolved) (keep.Answer, error) {

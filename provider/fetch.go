@@ -18,7 +18,8 @@ type reads struct {
 	list    []*read
 	of      []*read        // by their places in the class; two spellings of one secret are one read
 	objects []class.Object // which want them
-	share   *room.Share    // of the mount, for all that it holds; nil before the first fetch
+	askers  map[string]*asker
+	share   *room.Share // of the mount, for all that it holds; nil before the first fetch
 }
 
 // gather makes one read of each secret, for all objects that want something of it, so that
@@ -31,7 +32,7 @@ func gather(r class.Request, askers map[string]*asker) *reads {
 		one.asker, one.secret = askers[r.Secrets[i].Store], &r.Secrets[i]
 		list[i] = one
 	}
-	return &reads{list: list, of: list, objects: r.Objects}
+	return &reads{list: list, of: list, objects: r.Objects, askers: askers}
 }
 
 // authorize judges every secret.
@@ -71,12 +72,12 @@ func (r *reads) fetch(ctx context.Context, m *record.Mount, parallel int, share 
 	for _, one := range r.list {
 		one.share = share
 	}
-	step{(*read).recallPath, (*read).resolve}.take(ctx, r.list, parallel)
+	r.take(ctx, step{(*read).recallPath, (*read).resolve}, parallel)
 	if err := r.failures(); err != nil {
 		return err
 	}
 	r.merge()
-	step{(*read).recall, (*read).ask}.take(ctx, r.list, parallel)
+	r.take(ctx, step{(*read).recall, (*read).ask}, parallel)
 	if share.Full() {
 		return errHoldsMuch
 	}
@@ -86,6 +87,14 @@ func (r *reads) fetch(ctx context.Context, m *record.Mount, parallel int, share 
 		}
 	}
 	return r.failures()
+}
+
+// take takes a step, for which everything is recalled anew: the one before may have waited.
+func (r *reads) take(ctx context.Context, s step, parallel int) {
+	for _, a := range r.askers {
+		a.recalled = recalled{}
+	}
+	s.take(ctx, r.list, parallel)
 }
 
 // drop forgets what was read, and that it was too much.

@@ -30,11 +30,9 @@ type Backend struct {
 
 // Store is what a mount reads from: a [keep.Keeper], or a [keep.Direct].
 type Store interface {
-	// RecallPath and Recall are Resolve and Read without asking or waiting; false
-	// where these would have to.
-	RecallPath(request login.Request, ref store.Ref) (store.Resolved, bool)
+	// Recall has the answers of Resolve and Read that take no question and no wait.
+	Recall(request login.Request) keep.Recollection
 	Resolve(ctx context.Context, request login.Request, ref store.Ref) (store.Resolved, error)
-	Recall(request login.Request, ref store.Ref, resolved store.Resolved) (keep.Answer, bool)
 	Read(ctx context.Context, request login.Request, ref store.Ref, resolved store.Resolved) (keep.Answer, error)
 }
 
@@ -46,6 +44,14 @@ type asker struct {
 	class    string
 	waiting  bool // the pod cannot start without an answer
 	login    verdict
+	recalled recalled
+}
+
+// recalled is what a store answers at once to a request with a role.
+type recalled struct {
+	keep.Recollection
+
+	role string
 }
 
 // verdict is that of the rules on a login with a role.
@@ -64,6 +70,23 @@ func (a *asker) judgeLogin(q access.Query) (access.Decision, error) {
 		a.login = verdict{true, q.Role, rule, err}
 	}
 	return a.login.rule, a.login.err
+}
+
+// recollection is what the store answers at once, as of the beginning of a step: the last one
+// counts for all that is read with one role.
+func (a *asker) recollection(role string) keep.Recollection {
+	if a.recalled.Recollection == nil || a.recalled.role != role {
+		a.recalled = recalled{a.backend.Store.Recall(a.request(role)), role}
+	}
+	return a.recalled.Recollection
+}
+
+// request is what the store is asked with.
+func (a *asker) request(role string) login.Request {
+	return login.Request{
+		Identity: *a.identity, Role: role, Proof: a.token, Waiting: a.waiting,
+		Volume: auth.Volume{Namespace: a.identity.Namespace, PodUID: a.identity.PodUID, Class: a.class},
+	}
 }
 
 // identify proves who the pod is, once for each store that it reads from.

@@ -5,10 +5,8 @@ import (
 	"errors"
 
 	"github.com/keymount/keymount/access"
-	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/internal/room"
-	"github.com/keymount/keymount/login"
 	"github.com/keymount/keymount/record"
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/keep"
@@ -56,7 +54,7 @@ func (r *read) recallPath(context.Context) (done bool) {
 	if !r.backend.Resolves {
 		return true // and judged
 	}
-	if r.resolved, done = r.backend.Store.RecallPath(r.request(), r.ref()); done {
+	if r.resolved, done = r.recollection(r.secret.Role).Path(r.ref()); done {
 		r.err = r.judgePath()
 	}
 	return done
@@ -64,7 +62,7 @@ func (r *read) recallPath(context.Context) (done bool) {
 
 // resolve finds out what the path is, and has the rules judge that.
 func (r *read) resolve(ctx context.Context) (err error) {
-	if r.resolved, err = r.backend.Store.Resolve(ctx, r.request(), r.ref()); err != nil {
+	if r.resolved, err = r.backend.Store.Resolve(ctx, r.request(r.secret.Role), r.ref()); err != nil {
 		return err
 	}
 	return r.judgePath()
@@ -76,7 +74,7 @@ func (r *read) recall(context.Context) (done bool) {
 		r.err = errHoldsMuch
 		return true
 	}
-	if r.answer, done = r.backend.Store.Recall(r.request(), r.ref(), r.resolved); done {
+	if r.answer, done = r.recollection(r.secret.Role).Value(r.ref(), r.resolved); done {
 		r.err = r.charge()
 	}
 	return done
@@ -86,7 +84,7 @@ func (r *read) ask(ctx context.Context) (err error) {
 	if r.share.Full() {
 		return errHoldsMuch
 	}
-	if r.answer, err = r.backend.Store.Read(ctx, r.request(), r.ref(), r.resolved); err != nil {
+	if r.answer, err = r.backend.Store.Read(ctx, r.request(r.secret.Role), r.ref(), r.resolved); err != nil {
 		return err
 	}
 	return r.charge()
@@ -103,13 +101,6 @@ func (r *read) charge() error {
 	}
 	r.answer = keep.Answer{}
 	return errHoldsMuch
-}
-
-func (r *read) request() login.Request {
-	return login.Request{
-		Identity: *r.identity, Role: r.secret.Role, Proof: r.token, Waiting: r.waiting,
-		Volume: auth.Volume{Namespace: r.identity.Namespace, PodUID: r.identity.PodUID, Class: r.class},
-	}
 }
 
 func (r *read) ref() store.Ref {

@@ -26,11 +26,11 @@ import (
 )
 
 // startKept is a world whose store remembers, as Vault's does.
-func startKept(t *testing.T) (*world, *loginStore) {
+func startKept(t *testing.T, more ...func(*world, *setup)) (*world, *loginStore) {
 	t.Helper()
 	l := &loginStore{Memory: storetest.NewMemory(), revoked: map[string]bool{}}
 	inner, _ := storetest.LoggedIn(storetest.LayersOf(l, l))
-	w := start(t, func(_ *world, s *setup) {
+	w := start(t, append([]func(*world, *setup){func(_ *world, s *setup) {
 		compiled, err := access.Compile("access", []access.Rule{{
 			Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Roles: []string{"{namespace}"}, Paths: []string{"{namespace}/**"},
 		}}, access.Kind{Roles: access.Required, Writes: true})
@@ -44,7 +44,7 @@ func startKept(t *testing.T) (*world, *loginStore) {
 			}),
 			Resolves: true,
 		}}
-	})
+	}}, more...)...)
 	return w, l
 }
 
@@ -72,6 +72,41 @@ func TestWarmMountAsksNobody(t *testing.T) {
 	}
 	if got := strings.Count(string(w.log.Bytes()), `"reads":2`); got != 3 { // without the absent one
 		t.Errorf("%d log lines say that two secrets were read, want 3:\n%s", got, w.log.Bytes())
+	}
+}
+
+// recalls notes the role of every request that is recalled.
+type recalls struct {
+	provider.Store
+	roles []string
+}
+
+func (r *recalls) Recall(request login.Request) keep.Recollection {
+	r.roles = append(r.roles, request.Role)
+	return r.Store.Recall(request)
+}
+
+// However many secrets a mount has, its store recalls them together: all paths as of one
+// moment, and all values as of the next, for there may be a wait between them.
+func TestSecretsAreRecalledTogether(t *testing.T) {
+	noted := &recalls{}
+	w, l := startKept(t, func(_ *world, s *setup) {
+		noted.Store = s.options.Backends[0].Store
+		s.options.Backends[0].Store = noted
+	})
+	var objects strings.Builder
+	for i := range 20 {
+		l.Set(fmt.Sprintf("shop/s%d", i), map[string]any{"password": canary})
+		fmt.Fprintf(&objects, "- {path: shop/s%d, role: shop, key: password, file: f%d}\n", i, i)
+	}
+	for range 2 {
+		noted.roles = nil
+		if files, _, err := w.mount(t, w.volume(pod("shop", "api"), objects.String())); err != nil || len(files) != 20 {
+			t.Fatalf("got %d files, %v", len(files), err)
+		}
+		if got := strings.Join(noted.roles, " "); got != "shop shop" {
+			t.Errorf("recalled as %q, want one time for the paths and one for the values", got)
+		}
 	}
 }
 

@@ -151,7 +151,7 @@ func TestRecordOfAPanic(t *testing.T) {
 // panicking is a store whose bug is met in the mount's own goroutine.
 type panicking struct{ provider.Store }
 
-func (panicking) Recall(login.Request, store.Ref, store.Resolved) (keep.Answer, bool) { panic(canary) }
+func (panicking) Recall(login.Request) keep.Recollection { panic(canary) }
 
 // A record has the identity, the rules' answer, the store's version and request, and the
 // files of every secret.

@@ -22,9 +22,7 @@ func (v *volumes) Read(ctx context.Context, request login.Request, ref store.Ref
 	return v.Store.Read(ctx, request, ref, resolved)
 }
 
-func (*volumes) Recall(login.Request, store.Ref, store.Resolved) (keep.Answer, bool) {
-	return keep.Answer{}, false
-}
+func (*volumes) Recall(login.Request) keep.Recollection { return forgetful{} }
 
 // A pod's author names the class, and what is made for the volume keeps the name: it is
 // no longer than that of a Kubernetes object.

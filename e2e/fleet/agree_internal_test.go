@@ -144,7 +144,7 @@ func (a *asked) know(s *secret) {
 func (l *layers) read(request login.Request, path string) (version int, ok bool) {
 	ref := store.Ref{Path: l.parse(path)}
 	resolved := store.Resolved{Path: ref.Path}
-	answer, ok := l.keeper.Recall(request, ref, resolved)
+	answer, ok := l.keeper.Recall(request).Value(ref, resolved)
 	if !ok {
 		var err error
 		if answer, err = l.keeper.Read(context.Background(), request, ref, resolved); err != nil {

@@ -22,23 +22,33 @@ func (d Direct) Resolve(ctx context.Context, request login.Request, ref store.Re
 	return d.store.Resolve(ctx, request, ref)
 }
 
-// RecallPath returns the answer of Resolve; false if Resolve would ask the store.
-func (d Direct) RecallPath(_ login.Request, ref store.Ref) (store.Resolved, bool) {
-	return store.Resolved{Path: ref.Path}, d.store.Resolver == nil
-}
-
 // Read asks the store.
 func (d Direct) Read(ctx context.Context, request login.Request, ref store.Ref, _ store.Resolved) (Answer, error) {
 	value, err := d.store.Read(ctx, request, ref)
 	return Answer{Value: value, Source: FromStore}, err
 }
 
-// Recall returns the value if the store has it at hand; false if Read would have to ask.
-func (d Direct) Recall(request login.Request, ref store.Ref, _ store.Resolved) (Answer, bool) {
-	if d.store.Recaller == nil {
+// Recall answers with the values that the store has at hand.
+func (d Direct) Recall(request login.Request) Recollection { return atHand{d, request} }
+
+// atHand is a store that answers without a question.
+type atHand struct {
+	Direct
+
+	request login.Request
+}
+
+// Path implements [Recollection].
+func (a atHand) Path(ref store.Ref) (store.Resolved, bool) {
+	return store.Resolved{Path: ref.Path}, a.store.Resolver == nil
+}
+
+// Value implements [Recollection].
+func (a atHand) Value(ref store.Ref, _ store.Resolved) (Answer, bool) {
+	if a.store.Recaller == nil {
 		return Answer{}, false
 	}
-	value, known := d.store.Recall(request, ref)
+	value, known := a.store.Recall(a.request, ref)
 	return Answer{Value: value, Source: FromStore}, known
 }
 

@@ -35,11 +35,11 @@ func (k kept) Read(ctx context.Context, request login.Request, ref store.Ref) (k
 
 // recall answers without asking.
 func (k kept) recall(request login.Request, ref store.Ref) (keep.Answer, bool) {
-	resolved, known := k.RecallPath(request, ref)
+	resolved, known := k.Recall(request).Path(ref)
 	if !known {
 		return keep.Answer{}, false
 	}
-	return k.Recall(request, ref, resolved)
+	return k.Recall(request).Value(ref, resolved)
 }
 
 // asked has whatever the inner store can do.

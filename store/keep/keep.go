@@ -134,8 +134,8 @@ func (k *Keeper) Resolve(ctx context.Context, request login.Request, ref store.R
 	if k.store.Resolver == nil {
 		return store.Resolved{Path: ref.Path}, nil
 	}
-	got, err := k.paths.get(ctx, request.Identity.Namespace, k.pathKey(request, ref), question[store.Resolved]{
-		fresh: k.freshPath,
+	got, err := k.paths.get(ctx, request.Identity.Namespace, k.keysOf(request).ofPath(ref), question[store.Resolved]{
+		fresh: func(_ store.Resolved, at time.Time) bool { return k.freshPath(at, k.o.Now()) },
 		ask: func(ctx context.Context, old *store.Resolved, f *flight[store.Resolved]) (store.Resolved, error) {
 			request := request
 			request.Joined = f.joined
@@ -152,26 +152,9 @@ func (k *Keeper) Resolve(ctx context.Context, request login.Request, ref store.R
 	return got.value, err
 }
 
-// RecallPath returns the answer of Resolve from memory, or of a store that knows it; false if
-// Resolve would ask the store.
-func (k *Keeper) RecallPath(request login.Request, ref store.Ref) (store.Resolved, bool) {
-	if k.store.Resolver == nil {
-		return store.Resolved{Path: ref.Path}, true
-	}
-	namespace, at := request.Identity.Namespace, k.pathKey(request, ref)
-	resolved, known := k.paths.recall(namespace, at, k.freshPath)
-	if known || k.store.PathRecaller == nil {
-		return resolved, known
-	}
-	if resolved, known = k.store.RecallPath(request, ref); known {
-		k.paths.put(entry[key, store.Resolved]{at, namespace, resolved, k.o.Now()}) // for an outage
-	}
-	return resolved, known
-}
-
 // freshPath tells whether a path resolved at a time is used without asking the store.
-func (k *Keeper) freshPath(_ store.Resolved, at time.Time) bool {
-	age := k.o.Now().Sub(at)
+func (k *Keeper) freshPath(at, now time.Time) bool {
+	age := now.Sub(at)
 	return age >= 0 && age < max(k.o.Refresh, time.Second)
 }
 
@@ -180,8 +163,8 @@ func (k *Keeper) Read(ctx context.Context, request login.Request, ref store.Ref,
 	if resolved.Makes {
 		request.Lasting = k.leastLife()
 	}
-	got, err := k.values.get(ctx, request.Identity.Namespace, k.key(request, ref, resolved), question[value]{
-		fresh: func(v value, at time.Time) bool { return k.fresh(v, at, ref) },
+	got, err := k.values.get(ctx, request.Identity.Namespace, k.keysOf(request).of(ref, resolved), question[value]{
+		fresh: func(v value, at time.Time) bool { return k.fresh(v, at, ref, k.o.Now()) },
 		ask: func(ctx context.Context, old *value, f *flight[value]) (value, error) {
 			return k.ask(ctx, request, ref, old, f)
 		},
@@ -214,16 +197,6 @@ func (k *Keeper) ask(ctx context.Context, request login.Request, ref store.Ref, 
 		return value{}, err
 	}
 	return k.begin(request, ref, read, requested, old)
-}
-
-// Recall returns the answer of Read from memory; false if Read would ask the store.
-func (k *Keeper) Recall(request login.Request, ref store.Ref, resolved store.Resolved) (Answer, bool) {
-	v, known := k.values.recall(request.Identity.Namespace, k.key(request, ref, resolved),
-		func(v value, at time.Time) bool { return k.fresh(v, at, ref) })
-	if known {
-		k.vouch(request)
-	}
-	return Answer{Value: v.Value, Source: FromMemory}, known
 }
 
 func (k *Keeper) vouch(request login.Request) {
@@ -302,8 +275,7 @@ func jittered(d time.Duration) time.Duration {
 }
 
 // fresh tells whether a value read at a time is used without asking the store.
-func (k *Keeper) fresh(v value, at time.Time, ref store.Ref) bool {
-	now := k.o.Now()
+func (k *Keeper) fresh(v value, at time.Time, ref store.Ref, now time.Time) bool {
 	age := now.Sub(at)
 	switch {
 	case v.credential != nil:

@@ -18,40 +18,52 @@ type key struct {
 
 type sum [sha256.Size]byte
 
-// sumOf hashes each part after its length.
-func sumOf(parts ...string) sum {
-	const most = 512 // enough for nearly every key to stay on the stack
-	text := make([]byte, 0, most)
+// mostParts is enough for the parts of nearly every key to stay on the stack.
+const mostParts = 512
+
+// appendParts puts each part behind its length: two different lists of parts make two texts.
+func appendParts(text []byte, parts ...string) []byte {
 	for _, part := range parts {
 		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
 	}
-	return sha256.Sum256(text)
+	return text
 }
 
-func volumeOf(v auth.Volume) sum { return sumOf(v.Namespace, v.PodUID, v.Class) }
+func volumeOf(v auth.Volume) sum {
+	return sha256.Sum256(appendParts(make([]byte, 0, mostParts), v.Namespace, v.PodUID, v.Class))
+}
 
-// key identifies the answer for ref at its resolved path. The Literal is part of it, so that
-// a credential never answers for an ordinary secret of the same path.
-func (k *Keeper) key(request login.Request, ref store.Ref, resolved store.Resolved) key {
-	i, pod := request.Identity, ""
+// keys has the keys of all that one request asks for.
+type keys struct {
+	login  []byte // its parts, with which each key begins
+	volume auth.Volume
+}
+
+func (k *Keeper) keysOf(request login.Request) keys {
+	i, pod := &request.Identity, ""
 	if k.o.PerPod {
 		pod = i.PodUID
 	}
-	one := key{ref: sumOf(
-		i.Issuer, i.Audience, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, request.Role, pod,
-		resolved.Path.String(), resolved.Literal, ref.Version, ref.Query, ref.Args,
-	)}
+	parts := appendParts(nil, i.Issuer, i.Audience, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, request.Role, pod)
+	return keys{parts, request.Volume}
+}
+
+// of identifies the answer for ref at its resolved path. The Literal is part of it, so that
+// a credential never answers for an ordinary secret of the same path.
+func (k keys) of(ref store.Ref, resolved store.Resolved) key {
+	text := append(make([]byte, 0, mostParts), k.login...)
+	one := key{ref: sha256.Sum256(appendParts(text, resolved.Path.String(), resolved.Literal, ref.Version, ref.Query, ref.Args))}
 	if resolved.Makes && !ref.Shared {
-		one.volume = volumeOf(request.Volume)
+		one.volume = volumeOf(k.volume)
 	}
 	return one
 }
 
-// pathKey leaves out the parts of a ref that do not affect Resolve.
-func (k *Keeper) pathKey(request login.Request, ref store.Ref) key {
+// ofPath leaves out the parts of a ref that do not affect Resolve.
+func (k keys) ofPath(ref store.Ref) key {
 	kind := store.Ref{}
 	if ref.Args != "" {
 		kind.Args = "a write"
 	}
-	return k.key(request, kind, store.Resolved{Path: ref.Path})
+	return k.of(kind, store.Resolved{Path: ref.Path})
 }

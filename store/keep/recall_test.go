@@ -3,6 +3,7 @@ package keep_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,6 +64,42 @@ func TestRecall(t *testing.T) {
 	})
 }
 
+// A mount of many secrets says once that its login is in use, and all are as fresh as when it
+// began to recall them.
+func TestRecallOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &counting{}
+		var vouched []string
+		s := newKept(asked(inner), keep.Options{Refresh: refresh, Pool: poolOf(1 << 20), Now: time.Now, Vouch: func(r login.Request) {
+			vouched = append(vouched, r.Identity.ServiceAccount+" as "+r.Role)
+		}})
+		for i := range 20 {
+			got(t, s, session("api", "a"), fmt.Sprintf("kv/%d", i))
+		}
+		vouched = nil
+		recall := func(begun keep.Recollection, pause time.Duration) (known int) {
+			for i := range 20 {
+				ref := refTo(t, fmt.Sprintf("kv/%d", i))
+				resolved, ok := begun.Path(ref)
+				if answer, fresh := begun.Value(ref, resolved); ok && fresh && answer.Data.Held() > 0 {
+					known++
+				}
+				<-time.After(pause)
+			}
+			return known
+		}
+		if known := recall(s.Recall(session("api", "b")), refresh/10); known != 20 || !slices.Equal(vouched, []string{"api as shop"}) {
+			t.Errorf("%d of 20 are recalled, vouched for %q", known, vouched)
+		}
+		vouched = nil
+		for _, as := range []login.Request{session("api", "a"), session("web", "a")} { // refresh is over, and another account
+			if known := recall(s.Recall(as), 0); known != 0 || len(vouched) != 0 {
+				t.Errorf("%s: %d of 20 are recalled, vouched for %q", as.Identity.ServiceAccount, known, vouched)
+			}
+		}
+	})
+}
+
 // A recall counts as a use: the value is evicted last, and not by a sweep.
 func TestRecallIsUse(t *testing.T) {
 	inner := &counting{}
@@ -102,16 +139,16 @@ func TestPathsThatAStoreKnows(t *testing.T) {
 		below.PathRecaller = inner
 		s := newKept(below, keep.Options{Refresh: refresh, Stale: stale, Replace: replace, Pool: poolOf(1 << 20), Now: time.Now})
 		as, ref := session("api", "a"), refTo(t, "make/db")
-		if _, known := s.RecallPath(as, ref); known {
+		if _, known := s.Recall(as).Path(ref); known {
 			t.Error("a path is known that the store does not know")
 		}
 		inner.set(func(*counting) { inner.knows = true })
-		if resolved, known := s.RecallPath(as, ref); !known || !resolved.Makes || inner.resolved != 0 {
+		if resolved, known := s.Recall(as).Path(ref); !known || !resolved.Makes || inner.resolved != 0 {
 			t.Errorf("got %+v, %t after %d questions", resolved, known, inner.resolved)
 		}
 		inner.set(func(c *counting) { inner.knows, c.fail = false, store.Unavailable })
 		<-time.After(2 * refresh)
-		if _, known := s.RecallPath(as, ref); known {
+		if _, known := s.Recall(as).Path(ref); known {
 			t.Error("a path is known for longer than refresh")
 		}
 		if resolved, err := s.Resolve(t.Context(), as, ref); err != nil || !resolved.Makes || inner.resolved != 1 {

@@ -154,7 +154,7 @@ func TestSnapshotHasSharesOfNamespaces(t *testing.T) {
 		t.Errorf("%d credentials are taken over, %v", n, err)
 	}
 	for _, pod := range []string{"0", "8", "16"} {
-		if _, known := after.Recall(as("good", pod), ref, store.Resolved{Path: ref.Path, Makes: true}); !known {
+		if _, known := after.Recall(as("good", pod)).Value(ref, store.Resolved{Path: ref.Path, Makes: true}); !known {
 			t.Errorf("the credential of pod %s is made anew", pod)
 		}
 	}

@@ -62,8 +62,9 @@ func BenchmarkColdAccount(b *testing.B) {
 			Identity: auth.Identity{Namespace: "shop", ServiceAccount: fmt.Sprintf("account-%d", accounts), Expires: time.Now().Add(time.Hour)},
 			Role:     "shop", Proof: secret.New([]byte("a.jwt.token")), Waiting: true,
 		}
+		recalled := kept.Recall(request)
 		for _, one := range wanted {
-			resolved, known := kept.RecallPath(request, one)
+			resolved, known := recalled.Path(one)
 			if !known {
 				return errors.New("the mount is named, and not known")
 			}
