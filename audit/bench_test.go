@@ -17,7 +17,9 @@ func ten(b *testing.B, pod, version string) *record.Mount {
 	one := m.Reads[0]
 	m.Reads, m.Versions = nil, nil
 	for i := range 10 {
-		one.Secret.Path = path(b, fmt.Sprint("secret/shop/db-", i))
+		named := *one.Secret
+		named.Path = path(b, fmt.Sprint("secret/shop/db-", i))
+		one.Secret = &named
 		one.Asked.Path = one.Secret.Path
 		one.Files = []string{fmt.Sprint("db/password-", i)}
 		m.Reads = append(m.Reads, one)

@@ -77,7 +77,7 @@ func mounted(t testing.TB, pod, version string) *record.Mount {
 		Pod: auth.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "api"}, Class: "app", Files: 1,
 		Versions: []string{"hash-of-" + version}, Began: time.Now(), Took: time.Millisecond, Code: codes.OK,
 		Reads: []record.Read{{
-			Secret:   class.Secret{Store: "prod", Role: "shop", Path: db},
+			Secret:   &class.Secret{Store: "prod", Role: "shop", Path: db},
 			Identity: &auth.Identity{Namespace: "shop", ServiceAccount: "api", ServiceAccountUID: "uid-of-api", Audience: "vault", TokenID: "jti-1"},
 			Rule:     access.Decision{Allowed: true, Rule: "stores[0].access[1]"}, Asked: access.Query{Path: db},
 			Version: version, RequestID: "request-" + version, Source: record.FromStore, Files: []string{"password"},

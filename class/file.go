@@ -79,7 +79,7 @@ type Layout struct {
 }
 
 // NewLayout is empty, and has room for so many files.
-func NewLayout(files int) Layout { return Layout{files: make(map[string]int, files)} }
+func NewLayout(files int) *Layout { return &Layout{files: make(map[string]int, files)} }
 
 // AddFile puts an object's file into the tree. Its error names the object in the way.
 func (l *Layout) AddFile(path string, object int) error {

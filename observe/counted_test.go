@@ -65,8 +65,8 @@ func TestMetricsOfStaleValues(t *testing.T) {
 	metrics := observe.NewMetrics("v1.2.3", "abc")
 	for _, code := range []codes.Code{codes.OK, codes.NotFound, codes.OK} {
 		if err := metrics.Record(t.Context(), &record.Mount{Code: code, Reads: []record.Read{
-			{Secret: class.Secret{Store: "prod"}, Source: record.Stale},
-			{Secret: class.Secret{Store: "other"}, Source: record.FromMemory},
+			{Secret: &class.Secret{Store: "prod"}, Source: record.Stale},
+			{Secret: &class.Secret{Store: "other"}, Source: record.FromMemory},
 		}}); err != nil {
 			t.Error(err)
 		}

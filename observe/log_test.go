@@ -25,7 +25,7 @@ func TestLogOfDenials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := class.Secret{Store: "prod", Role: "shop", Path: path}
+	secret := &class.Secret{Store: "prod", Role: "shop", Path: path}
 	near := access.Decision{Rule: "stores[0].access[1]", List: "roles"}
 	m := &record.Mount{
 		Pod: pod("shop", "api"), Class: "app", Code: codes.PermissionDenied, Message: "not allowed", Err: access.ErrDenied, Took: 1500 * time.Microsecond,

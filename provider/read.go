@@ -70,10 +70,6 @@ func (r *read) resolve(ctx context.Context) (err error) {
 
 // recall is ask where the store need not be asked.
 func (r *read) recall(context.Context) (done bool) {
-	if r.share.Full() {
-		r.err = errHoldsMuch
-		return true
-	}
 	if r.answer, done = r.recollection(r.secret.Role).Value(r.ref(), r.resolved); done {
 		r.err = r.charge()
 	}
@@ -116,11 +112,21 @@ func (r *read) wantedBy(o *class.Object) bool {
 	return r.failed() && (!o.Optional || !errors.Is(r.err, store.NotFound))
 }
 
+// named is a secret without what may be one: a thousand that have no such thing are shared.
+func named(s *class.Secret) *class.Secret {
+	if s.Args == "" && s.Query == "" {
+		return s
+	}
+	name := *s
+	name.Args, name.Query = "", ""
+	return &name
+}
+
 // record is what came of the read.
 func (r *read) record() record.Read {
-	named := *r.secret
-	named.Args, named.Query = "", ""
-	one := record.Read{Secret: named, Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Asked: r.query(), Files: r.files, Err: r.err}
+	one := record.Read{
+		Secret: named(r.secret), Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Asked: r.query(), Files: r.files, Err: r.err,
+	}
 	if r.err == nil {
 		one.Version, one.RequestID, one.Source = r.answer.Version, r.answer.RequestID, record.Source(r.answer.Source)
 		if r.answer.Cause != nil {

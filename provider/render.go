@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +31,10 @@ var errSlow = errors.New("template: it takes longer than a second; its work grow
 // between two objects it lends its place, so that the work of one mount lets others pass;
 // what cannot end well ends it at once. ctx is that of the mount's turn.
 func render(ctx context.Context, all *reads) ([]File, error) {
-	r := rendering{reads: all.of, files: make([]File, 0, len(all.objects)), taken: class.NewLayout(len(all.objects))}
+	r := rendering{reads: all.of, files: make([]File, 0, len(all.objects))}
+	if hasFolder(all.objects) {
+		r.taken = class.NewLayout(len(all.objects))
+	}
 	var failures []error
 	for i := range all.objects {
 		o := &all.objects[i]
@@ -53,7 +55,6 @@ func render(ctx context.Context, all *reads) ([]File, error) {
 			break // what comes after would only cost time
 		}
 	}
-	slices.SortFunc(r.files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return r.files, joined(failures)
 }
 
@@ -61,8 +62,18 @@ func render(ctx context.Context, all *reads) ([]File, error) {
 type rendering struct {
 	reads []*read // by their places in the class
 	files []File
-	size  int // of all contents and paths
-	taken class.Layout
+	size  int           // of all contents and paths
+	taken *class.Layout // nil where the class names every file, and so has been checked for clashes
+}
+
+// hasFolder tells whether the keys of a secret decide on names of files.
+func hasFolder(objects []class.Object) bool {
+	for i := range objects {
+		if objects[i].Folder {
+			return true
+		}
+	}
+	return false
 }
 
 // complete tells whether all secrets of an object are there.
@@ -301,8 +312,10 @@ func (r *rendering) write(o *class.Object, path string, contents secret.Bytes, e
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.Invalid, err)
 	}
-	if err := r.taken.AddFile(path, o.Index); err != nil {
-		return fmt.Errorf("%w: file %w", store.Invalid, err)
+	if r.taken != nil {
+		if err := r.taken.AddFile(path, o.Index); err != nil {
+			return fmt.Errorf("%w: file %w", store.Invalid, err)
+		}
 	}
 	r.size += contents.Len() + len(path)
 	if r.size > maxResponse {

@@ -64,7 +64,7 @@ type Read struct {
 	// Secret is the secret as the class names it: store, role, path, and the version that
 	// it is pinned to, without arguments and parameters, which may hold anything. Where two
 	// spellings are one secret, it is the first of them.
-	Secret class.Secret
+	Secret *class.Secret
 	// Write says that the secret is the answer to a write, which had arguments.
 	Write bool
 	// Identity is the pod as its token proves it to the secret's store, the same for all
