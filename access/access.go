@@ -95,6 +95,8 @@ type Rules struct {
 	rules []compiled
 	roles bool
 	open  string // place of the word that leaves every decision to the store, or empty
+	// fitted says that the lists before the paths fit, see [Rules.Fitted].
+	fitted bool
 }
 
 // Open leaves every decision to the store's own policies; place is that of its access list.
@@ -206,7 +208,7 @@ func (l list) one(text string) (pattern, error) {
 // Judge returns nil when one rule allows the whole query. The error of a denial names the
 // identity, the path and the store of the rules, never their content.
 func (r Rules) Judge(q Query) (Decision, error) {
-	d := r.decide(q, false)
+	d := r.decide(&q, false)
 	if d.Allowed {
 		return d, nil
 	}
@@ -217,10 +219,27 @@ func (r Rules) Judge(q Query) (Decision, error) {
 	return d, denial(q, fmt.Sprintf("%s %q of store %q", verb, q.Path, q.Store))
 }
 
+// Fitted has the rules that allow some path to the identity and role of q. For these Judge
+// decides as all rules would, and looks at the paths alone: a class may have a thousand.
+// Where no rule allows any, it is all rules, which know the nearest.
+func (r Rules) Fitted(q Query) Rules {
+	fitted := r
+	fitted.rules, fitted.fitted = nil, true
+	for i := range r.rules {
+		if list, _ := r.misfit(i, &q, true); list == "" {
+			fitted.rules = append(fitted.rules, r.rules[i])
+		}
+	}
+	if len(fitted.rules) == 0 {
+		return r
+	}
+	return fitted
+}
+
 // JudgeLogin returns nil when one rule allows some path to this identity and role: enough to
 // log in, for a store with a Resolver.
 func (r Rules) JudgeLogin(q Query) (Decision, error) {
-	d := r.decide(q, true)
+	d := r.decide(&q, true)
 	if d.Allowed {
 		return d, nil
 	}
@@ -237,34 +256,34 @@ func denial(q Query, what string) error {
 
 // decide finds the first rule that allows q, or only the login for it, and otherwise the
 // nearest.
-func (r Rules) decide(q Query, login bool) Decision {
+func (r Rules) decide(q *Query, login bool) Decision {
 	if r.open != "" {
 		return Decision{Allowed: true, Rule: r.open}
 	}
 	var nearest Decision
 	most := -1
 	for i := range r.rules {
-		c := &r.rules[i]
-		list, fitting := c.misfit(q, r.roles, login)
+		list, fitting := r.misfit(i, q, login)
 		if list == "" {
-			return Decision{Allowed: true, Rule: c.place}
+			return Decision{Allowed: true, Rule: r.rules[i].place}
 		}
 		if fitting > most {
-			nearest, most = Decision{Rule: c.place, List: list}, fitting
+			nearest, most = Decision{Rule: r.rules[i].place, List: list}, fitting
 		}
 	}
 	return nearest
 }
 
-// misfit is the first list that does not fit q, and the number of fitting lists before it. It
-// is empty when all lists fit, or for a login all lists before the paths.
-func (c *compiled) misfit(q Query, roles, login bool) (list string, fitting int) {
+// misfit is the first list of a rule that does not fit q, and the number of fitting lists
+// before it. It is empty when all lists fit, or for a login all lists before the paths.
+func (r Rules) misfit(i int, q *Query, login bool) (list string, fitting int) {
+	c := &r.rules[i]
 	switch {
-	case !fitsAny(c.namespaces, q, q.Namespace):
+	case !r.fitted && !fitsAny(c.namespaces, q, q.Namespace):
 		return ListNamespaces, 0
-	case !fitsAny(c.serviceAccounts, q, q.ServiceAccount):
+	case !r.fitted && !fitsAny(c.serviceAccounts, q, q.ServiceAccount):
 		return ListServiceAccounts, 1
-	case roles && !fitsRole(c.roles, q):
+	case !r.fitted && r.roles && !fitsRole(c.roles, q):
 		return ListRoles, 2
 	case login:
 		return "", 3
@@ -276,11 +295,11 @@ func (c *compiled) misfit(q Query, roles, login bool) (list string, fitting int)
 	return "", 4
 }
 
-func fitsPath(patterns []pattern, q Query) bool {
+func fitsPath(patterns []pattern, q *Query) bool {
 	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.names(q.Literal) && p.fits(q, q.Path.String()) })
 }
 
-func fitsAny(patterns []pattern, q Query, text string) bool {
+func fitsAny(patterns []pattern, q *Query, text string) bool {
 	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.fits(q, text) })
 }
 
@@ -288,7 +307,7 @@ func fitsAny(patterns []pattern, q Query, text string) bool {
 // segment, "." or ".." fits nothing, because a store that cleans such a text up would log in
 // with another role than the judged one. The login without a role fits "" alone, and no
 // wildcard.
-func fitsRole(patterns []pattern, q Query) bool {
+func fitsRole(patterns []pattern, q *Query) bool {
 	if q.Role == "" {
 		return slices.ContainsFunc(patterns, pattern.empty)
 	}

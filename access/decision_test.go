@@ -3,6 +3,7 @@ package access_test
 import (
 	"bytes"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -58,6 +59,9 @@ func TestDecisions(t *testing.T) {
 			if err != nil && (strings.Contains(err.Error(), "stores[1]") || strings.Contains(err.Error(), "none\"")) {
 				t.Errorf("the pod is told of the rules: %v", err)
 			}
+			if fitted, again := compiled.Fitted(q).Judge(q); fitted != got || (again == nil) != (err == nil) {
+				t.Errorf("those that fit the login decide %+v, and all of them %+v", fitted, got)
+			}
 		})
 	}
 }
@@ -87,6 +91,36 @@ func TestNearestWithoutRoles(t *testing.T) {
 	}
 }
 
+// The rules that fit a login decide on any path of it as all rules do, whatever they are.
+func TestFittedDecidesAlike(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same ones each time
+	names := func() []string { return []string{pick(random, "*", "a*", "a", "b"), pick(random, "a-*", "b")} }
+	granted := 0
+	for range 2000 {
+		list := make([]access.Rule, random.IntN(5))
+		for i := range list {
+			paths := func() []string { return []string{pick(random, "**", "{namespace}/*", "a/b", "b/*", "c")} }
+			list[i] = access.Rule{Namespaces: names(), ServiceAccounts: names(), Roles: names(), Paths: paths(), Writes: paths()}
+		}
+		rules, q := compile(t, roled, list...), somePod(random)
+		q.Role = pick(random, "a", "b", "a-b")
+		fitted := rules.Fitted(q)
+		for _, path := range []string{"a/b", "b/b", "b/a", "c", "d"} {
+			q.Path, q.Write, q.Literal = parse(t, path), random.IntN(2) == 0, pick(random, "", "b")
+			want, denied := rules.Judge(q)
+			if got, err := fitted.Judge(q); got != want || errorText(err) != errorText(denied) {
+				t.Fatalf("%+v of %+v: those that fit decide %+v, %v, and all of them %+v, %v", q, list, got, err, want, denied)
+			}
+			if want.Allowed {
+				granted++
+			}
+		}
+	}
+	if granted < 1000 || granted > 9000 {
+		t.Errorf("%d of 10,000 queries are granted: this test sees too little", granted)
+	}
+}
+
 func TestOpenDecision(t *testing.T) {
 	open := access.Open("stores[2].access")
 	want := access.Decision{Allowed: true, Rule: "stores[2].access: store"}
@@ -94,6 +128,9 @@ func TestOpenDecision(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if got, err := open.JudgeLogin(shopDB(t)); err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if got, err := open.Fitted(shopDB(t)).Judge(shopDB(t)); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

@@ -167,7 +167,7 @@ func (p pattern) names(text string) bool {
 // empty tells whether the pattern is "".
 func (p pattern) empty() bool { return len(p.segments) == 0 }
 
-func (p pattern) fits(q Query, text string) bool {
+func (p pattern) fits(q *Query, text string) bool {
 	names := make([]string, 0, 8) // on the stack, unless a path is deeper
 	for name := range strings.SplitSeq(text, "/") {
 		names = append(names, name)
@@ -177,7 +177,7 @@ func (p pattern) fits(q Query, text string) bool {
 
 // fitsSegments walks both lists once and returns to the last "**" when stuck, so that no
 // pattern costs more than its length times the path's.
-func fitsSegments(pattern []segment, q Query, names []string) bool {
+func fitsSegments(pattern []segment, q *Query, names []string) bool {
 	i, j, back, from := 0, 0, -1, 0
 	for j < len(names) {
 		switch {
@@ -201,7 +201,7 @@ func fitsSegments(pattern []segment, q Query, names []string) bool {
 }
 
 // fitsName is the same walk over the characters of one segment.
-func fitsName(pieces []piece, q Query, name string) bool {
+func fitsName(pieces []piece, q *Query, name string) bool {
 	i, j, back, from := 0, 0, -1, 0
 	for {
 		switch {
@@ -224,11 +224,11 @@ func fitsName(pieces []piece, q Query, name string) bool {
 
 // stands tells whether a placeholder has a name to stand for: what is no name of a
 // Kubernetes object was issued by something else, and could be two names in one.
-func (p piece) stands(q Query) bool {
+func (p piece) stands(q *Query) bool {
 	return !p.isPlaceholder() || p.object().couldBe(p.value(q))
 }
 
-func (p piece) value(q Query) string {
+func (p piece) value(q *Query) string {
 	switch p.kind {
 	case namespace:
 		return q.Namespace

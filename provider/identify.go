@@ -42,8 +42,8 @@ type asker struct {
 	identity *auth.Identity
 	token    secret.Bytes // which proves the identity
 	class    string
-	waiting  bool // the pod cannot start without an answer
-	login    verdict
+	waiting  bool     // the pod cannot start without an answer
+	login    *verdict // nil before the first
 	recalled recalled
 }
 
@@ -56,20 +56,21 @@ type recalled struct {
 
 // verdict is that of the rules on a login with a role.
 type verdict struct {
-	given bool
 	role  string
+	rules access.Rules // for the paths
 	rule  access.Decision
 	err   error
 }
 
 // judgeLogin has the rules judge a login, which has no path: so the last verdict counts for
 // all that is read with one role.
-func (a *asker) judgeLogin(q access.Query) (access.Decision, error) {
-	if !a.login.given || a.login.role != q.Role {
+func (a *asker) judgeLogin(role string) *verdict {
+	if a.login == nil || a.login.role != role {
+		q := access.Query{Store: a.backend.Name, Namespace: a.identity.Namespace, ServiceAccount: a.identity.ServiceAccount, Role: role}
 		rule, err := a.backend.Rules.JudgeLogin(q)
-		a.login = verdict{true, q.Role, rule, err}
+		a.login = &verdict{role, a.backend.Rules.Fitted(q), rule, err}
 	}
-	return a.login.rule, a.login.err
+	return a.login
 }
 
 // recollection is what the store answers at once, as of the beginning of a step: the last one

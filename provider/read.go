@@ -19,6 +19,7 @@ type read struct {
 	resolved store.Resolved
 	share    *room.Share // of the mount, for all that it holds
 	answer   keep.Answer
+	verdict  *verdict // on the login
 	rule     access.Decision
 	files    []string  // that were made of it
 	first    [1]string // room for files: most secrets are in one
@@ -28,8 +29,9 @@ type read struct {
 // judge decides what can be decided before a login: everything, unless the store
 // has to be asked first what a path is.
 func (r *read) judge() {
+	r.verdict = r.judgeLogin(r.secret.Role)
 	if r.backend.Resolves {
-		r.rule, r.err = r.judgeLogin(r.query())
+		r.rule, r.err = r.verdict.rule, r.verdict.err
 		return
 	}
 	r.resolved.Path = r.secret.Path
@@ -38,7 +40,7 @@ func (r *read) judge() {
 
 // judgePath decides on what the path is.
 func (r *read) judgePath() (err error) {
-	r.rule, err = r.backend.Rules.Judge(r.query())
+	r.rule, err = r.verdict.rules.Judge(r.query())
 	return err
 }
 
