@@ -61,7 +61,7 @@ func newAnswering(t *testing.T) *answering {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &answering{answer: keep.Answer{Value: store.Value{Data: data}, Source: keep.FromStore}}
+	return &answering{answer: keep.Answer{Value: &store.Value{Data: data}, Source: keep.FromStore}}
 }
 
 // answeredBy has a world read from a.

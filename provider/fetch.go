@@ -82,6 +82,9 @@ func (r *reads) fetch(ctx context.Context, m *record.Mount, parallel int, share 
 		return errHoldsMuch
 	}
 	for _, one := range r.list {
+		if one.failed() {
+			continue
+		}
 		for _, text := range one.answer.Warnings {
 			m.Warnings = append(m.Warnings, fmt.Sprintf("%s: %s", one.secret, text))
 		}

@@ -129,7 +129,7 @@ func (r *read) record() record.Read {
 	one := record.Read{
 		Secret: named(r.secret), Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Asked: r.query(), Files: r.files, Err: r.err,
 	}
-	if r.err == nil {
+	if r.err == nil && r.answer.Value != nil {
 		one.Version, one.RequestID, one.Source = r.answer.Version, r.answer.RequestID, record.Source(r.answer.Source)
 		if r.answer.Cause != nil {
 			one.Cause = r.answer.Cause.Error()

@@ -45,12 +45,13 @@ func render(ctx context.Context, all *reads) ([]File, error) {
 		if err == nil {
 			err = r.object(ctx, o)
 		}
+		if err == nil {
+			continue
+		}
 		if errors.Is(err, ErrTooLarge) {
 			return nil, err
 		}
-		if err != nil {
-			failures = append(failures, fmt.Errorf("objects[%d]: %s: %w", o.Index, o.Secret, err))
-		}
+		failures = append(failures, fmt.Errorf("objects[%d]: %s: %w", o.Index, o.Secret, err))
 		if errors.Is(err, errSlow) || ctx.Err() != nil || len(failures) == maxFailures {
 			break // what comes after would only cost time
 		}
@@ -100,7 +101,7 @@ func (r *rendering) object(ctx context.Context, o *class.Object) error {
 	data := value.Data
 	part, err := partOf(o, value)
 	switch {
-	case err == nil && isEmpty(part) && (o.Folder || o.Optional && o.Certificate != ""):
+	case err == nil && (o.Folder || o.Optional && o.Certificate != "") && isEmpty(part):
 		return r.noKeys(o, part)
 	case errors.Is(err, secret.ErrNoKey) && o.Optional:
 		return nil
@@ -122,7 +123,7 @@ func (r *rendering) object(ctx context.Context, o *class.Object) error {
 }
 
 // partOf is the value under the key, or without a key the secret, less the fields about it.
-func partOf(o *class.Object, value store.Value) (secret.Tree, error) {
+func partOf(o *class.Object, value *store.Value) (secret.Tree, error) {
 	if o.Key == "" {
 		return value.Data.Without(value.About), nil
 	}
@@ -341,7 +342,7 @@ func (r *rendering) credit(o *class.Object, path string) {
 
 // envelope writes an object as vault-csi-provider does, byte for byte but for what
 // would change at every poll.
-func (r *rendering) envelope(o *class.Object, value store.Value) error {
+func (r *rendering) envelope(o *class.Object, value *store.Value) error {
 	if text, isText := value.Data.Reveal().(string); isText && o.Key == "" { // which has no envelope
 		return r.write(o, o.File, secret.New([]byte(text)), nil)
 	}

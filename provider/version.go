@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/regular"
@@ -29,7 +30,9 @@ type versioner struct{ key secret.Bytes }
 func (v versioner) of(pod auth.Pod, files []File) []string {
 	mac := hmac.New(sha256.New, v.key.Reveal())
 	each := base64.RawURLEncoding.EncodedLen(sha256.Size)
-	head, sum, text := make([]byte, 0, 256), make([]byte, 0, sha256.Size), make([]byte, 0, each*len(files))
+	head, sum, text := make([]byte, 0, 256), make([]byte, 0, sha256.Size), make([]byte, each)
+	var all strings.Builder // one text for all: a large class has a thousand
+	all.Grow(each * len(files))
 	for _, f := range files {
 		head = appendParts(head[:0], pod.Namespace, pod.ServiceAccount, f.Store, f.Path)
 		contents := f.Contents.Reveal()
@@ -37,11 +40,12 @@ func (v versioner) of(pod auth.Pod, files []File) []string {
 		mac.Write(binary.BigEndian.AppendUint64(head, uint64(len(contents))))
 		mac.Write(contents)
 		sum = mac.Sum(sum[:0])
-		text = base64.RawURLEncoding.AppendEncode(text, sum)
+		base64.RawURLEncoding.Encode(text, sum)
+		all.Write(text)
 	}
-	all, versions := string(text), make([]string, len(files)) // one text for all: a large class has a thousand
+	versions := make([]string, len(files))
 	for i := range versions {
-		versions[i] = all[i*each : (i+1)*each]
+		versions[i] = all.String()[i*each : (i+1)*each]
 	}
 	return versions
 }

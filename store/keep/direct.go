@@ -25,7 +25,7 @@ func (d Direct) Resolve(ctx context.Context, request login.Request, ref store.Re
 // Read asks the store.
 func (d Direct) Read(ctx context.Context, request login.Request, ref store.Ref, _ store.Resolved) (Answer, error) {
 	value, err := d.store.Read(ctx, request, ref)
-	return Answer{Value: value, Source: FromStore}, err
+	return Answer{Value: &value, Source: FromStore}, err
 }
 
 // Recall answers with the values that the store has at hand.
@@ -49,7 +49,7 @@ func (a atHand) Value(ref store.Ref, _ store.Resolved) (Answer, bool) {
 		return Answer{}, false
 	}
 	value, known := a.store.Recall(a.request, ref)
-	return Answer{Value: value, Source: FromStore}, known
+	return Answer{Value: &value, Source: FromStore}, known
 }
 
 // Refresh does nothing: every read asks the store.

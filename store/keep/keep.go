@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/keymount/keymount/internal/inflight"
 	"github.com/keymount/keymount/login"
@@ -77,9 +78,9 @@ const (
 	Stale      Source = "stale" // the last good value, because the store gave no answer
 )
 
-// Answer is a value with its source.
+// Answer is a value with its source. All who asked share the value, which never changes.
 type Answer struct {
-	store.Value
+	*store.Value
 	Source Source
 	// Cause is the failure of the newer read, where this value is Stale; nil otherwise.
 	Cause error
@@ -107,7 +108,7 @@ type Keeper struct {
 
 // value is a remembered secret.
 type value struct {
-	store.Value
+	*store.Value
 	made       bool          // another read would make another credential or certificate
 	refresh    time.Duration // how long it is fresh
 	base       time.Duration // refresh without its jitter, which the next read may double
@@ -134,7 +135,8 @@ func (k *Keeper) Resolve(ctx context.Context, request login.Request, ref store.R
 	if k.store.Resolver == nil {
 		return store.Resolved{Path: ref.Path}, nil
 	}
-	got, err := k.paths.get(ctx, request.Identity.Namespace, k.keysOf(request).ofPath(ref), question[store.Resolved]{
+	keys := k.keysOf(request)
+	got, err := k.paths.get(ctx, request.Identity.Namespace, keys.ofPath(&ref), question[store.Resolved]{
 		fresh: func(_ store.Resolved, at time.Time) bool { return k.freshPath(at, k.o.Now()) },
 		ask: func(ctx context.Context, old *store.Resolved, f *flight[store.Resolved]) (store.Resolved, error) {
 			request := request
@@ -163,7 +165,8 @@ func (k *Keeper) Read(ctx context.Context, request login.Request, ref store.Ref,
 	if resolved.Makes {
 		request.Lasting = k.leastLife()
 	}
-	got, err := k.values.get(ctx, request.Identity.Namespace, k.keysOf(request).of(ref, resolved), question[value]{
+	keys := k.keysOf(request)
+	got, err := k.values.get(ctx, request.Identity.Namespace, keys.of(&ref, &resolved), question[value]{
 		fresh: func(v value, at time.Time) bool { return k.fresh(v, at, ref, k.o.Now()) },
 		ask: func(ctx context.Context, old *value, f *flight[value]) (value, error) {
 			return k.ask(ctx, request, ref, old, f)
@@ -216,7 +219,7 @@ func patiently[V any](ctx context.Context, needed bool, read func() (V, error)) 
 // begin sets how long a value is fresh.
 func (k *Keeper) begin(request login.Request, ref store.Ref, read store.Value, requested time.Time, old *value) (_ value, err error) {
 	base := k.baseOf(read, requested, old)
-	v := value{Value: read, made: read.Lease != nil || ref.Args != "", refresh: jittered(base), base: base, requested: requested}
+	v := value{Value: &read, made: read.Lease != nil || ref.Args != "", refresh: jittered(base), base: base, requested: requested}
 	if read.Lease != nil || !read.NotAfter.IsZero() {
 		v.reader = readerOf(request, ref.Path)
 	}
@@ -237,7 +240,7 @@ func (k *Keeper) begin(request login.Request, ref store.Ref, read store.Value, r
 // before if that was the same, and Refresh after all that may foretell a change.
 func (k *Keeper) baseOf(read store.Value, requested time.Time, old *value) time.Duration {
 	switch {
-	case old == nil, !same(old.Value, read), k.refreshedSince(old.requested):
+	case old == nil, !same(*old.Value, read), k.refreshedSince(old.requested):
 		return k.o.Refresh
 	case !read.NotAfter.IsZero() && read.NotAfter.Sub(requested) < k.o.RefreshMax: // its end nears
 		return k.o.Refresh
@@ -394,12 +397,15 @@ func (k *Keeper) idle() int { return max(idleSweeps, int((k.o.Replace+LeastLife)
 // warningSize is the memory of a warning beside its characters, as a member of two lists.
 const warningSize = 2 * 16
 
+// valueSize is the memory of a value itself, beside the texts in it.
+const valueSize = int(unsafe.Sizeof(store.Value{}))
+
 // credentialSize is the approximate memory of a lease: its login and texts.
 const credentialSize = 1024
 
 // heldBy is the memory of a value, in bytes.
 func heldBy(v value) int64 {
-	held := v.Data.Held() + v.Envelope.Held() + len(v.Version)
+	held := valueSize + v.Data.Held() + v.Envelope.Held() + len(v.Version)
 	for _, text := range v.Warnings { // a text, which the envelope names as well
 		held += len(text) + warningSize
 	}

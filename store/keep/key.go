@@ -18,7 +18,7 @@ type key struct {
 
 type sum [sha256.Size]byte
 
-// mostParts is enough for the parts of nearly every key to stay on the stack.
+// mostParts is enough for the parts of nearly every key.
 const mostParts = 512
 
 // appendParts puts each part behind its length: two different lists of parts make two texts.
@@ -33,9 +33,9 @@ func volumeOf(v auth.Volume) sum {
 	return sha256.Sum256(appendParts(make([]byte, 0, mostParts), v.Namespace, v.PodUID, v.Class))
 }
 
-// keys has the keys of all that one request asks for.
+// keys has the keys of all that one request asks for. It is for one goroutine.
 type keys struct {
-	login  []byte // its parts, with which each key begins
+	login  []byte // its parts, with which each key begins, and room behind them for the rest
 	volume auth.Volume
 }
 
@@ -44,15 +44,14 @@ func (k *Keeper) keysOf(request login.Request) keys {
 	if k.o.PerPod {
 		pod = i.PodUID
 	}
-	parts := appendParts(nil, i.Issuer, i.Audience, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, request.Role, pod)
+	parts := appendParts(make([]byte, 0, mostParts), i.Issuer, i.Audience, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, request.Role, pod)
 	return keys{parts, request.Volume}
 }
 
 // of identifies the answer for ref at its resolved path. The Literal is part of it, so that
 // a credential never answers for an ordinary secret of the same path.
-func (k keys) of(ref store.Ref, resolved store.Resolved) key {
-	text := append(make([]byte, 0, mostParts), k.login...)
-	one := key{ref: sha256.Sum256(appendParts(text, resolved.Path.String(), resolved.Literal, ref.Version, ref.Query, ref.Args))}
+func (k *keys) of(ref *store.Ref, resolved *store.Resolved) key {
+	one := key{ref: k.sum(resolved.Path, resolved.Literal, ref.Version, ref.Query, ref.Args)}
 	if resolved.Makes && !ref.Shared {
 		one.volume = volumeOf(k.volume)
 	}
@@ -60,10 +59,14 @@ func (k keys) of(ref store.Ref, resolved store.Resolved) key {
 }
 
 // ofPath leaves out the parts of a ref that do not affect Resolve.
-func (k keys) ofPath(ref store.Ref) key {
-	kind := store.Ref{}
+func (k *keys) ofPath(ref *store.Ref) key {
+	kind := ""
 	if ref.Args != "" {
-		kind.Args = "a write"
+		kind = "a write"
 	}
-	return k.of(kind, store.Resolved{Path: ref.Path})
+	return key{ref: k.sum(ref.Path, "", "", "", kind)}
+}
+
+func (k *keys) sum(path store.Path, literal, version, query, args string) sum {
+	return sha256.Sum256(appendParts(k.login, path.String(), literal, version, query, args))
 }

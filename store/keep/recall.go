@@ -39,7 +39,7 @@ func (r *recollection) Path(ref store.Ref) (store.Resolved, bool) {
 	if r.store.Resolver == nil {
 		return store.Resolved{Path: ref.Path}, true
 	}
-	namespace, at := r.request.Identity.Namespace, r.keys.ofPath(ref)
+	namespace, at := r.request.Identity.Namespace, r.keys.ofPath(&ref)
 	resolved, known := r.paths.recall(namespace, at, func(_ store.Resolved, at time.Time) bool { return r.freshPath(at, r.now) })
 	if known || r.store.PathRecaller == nil {
 		return resolved, known
@@ -52,7 +52,7 @@ func (r *recollection) Path(ref store.Ref) (store.Resolved, bool) {
 
 // Value implements [Recollection].
 func (r *recollection) Value(ref store.Ref, resolved store.Resolved) (Answer, bool) {
-	v, known := r.values.recall(r.request.Identity.Namespace, r.keys.of(ref, resolved),
+	v, known := r.values.recall(r.request.Identity.Namespace, r.keys.of(&ref, &resolved),
 		func(v value, at time.Time) bool { return r.fresh(v, at, ref, r.now) })
 	if known && !r.vouched {
 		r.vouch(r.request)

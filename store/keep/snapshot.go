@@ -263,7 +263,7 @@ func readState(snapshot secret.Bytes) (state keeperState, err error) {
 // restored is a value with its life. Renewals are planned anew, so that nodes started
 // together do not march in step.
 func (k *Keeper) restored(state valueState) (v value, err error) {
-	v = value{Value: store.Value{About: state.About, Version: state.Version, NotAfter: state.NotAfter, Warnings: state.Warnings}, made: true, refresh: unknownLife}
+	v = value{Value: &store.Value{About: state.About, Version: state.Version, NotAfter: state.NotAfter, Warnings: state.Warnings}, made: true, refresh: unknownLife}
 	if v.Envelope, err = secret.NewTree(state.Envelope); err != nil {
 		return value{}, err
 	}
