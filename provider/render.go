@@ -26,7 +26,7 @@ const mostOfKey = 253
 
 var errSlow = errors.New("template: it takes longer than a second; its work grows with what is in the secrets")
 
-// render makes the files of a mount, sorted by path. A secret without a value is
+// render makes the files of a mount, in the order of the class. A secret without a value is
 // absent, and every object that wants it optional. It does no more than compute, and
 // between two objects it lends its place, so that the work of one mount lets others pass;
 // what cannot end well ends it at once. ctx is that of the mount's turn.

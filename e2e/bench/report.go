@@ -48,6 +48,9 @@ const (
 	rowConnections  = "connections to Vault, at most"
 	rowFiles        = "open files, after that"
 	rowGoroutines   = "goroutines, after that"
+	rowColdRequests = "requests, cold"
+	rowRequests     = "requests, republishes"
+	rowPeak         = "resident MiB, at most"
 )
 
 // compared is a row and what a scenario has there.
@@ -62,17 +65,15 @@ func compared() []struct {
 		return func(s scenario) string { return rounded(value(s.phase(name))) }
 	}
 	p50, p95 := func(p phase) float64 { return p.P50 }, func(p phase) float64 { return p.P95 }
-	cpu, all := func(p phase) float64 { return p.CPU }, func(p phase) float64 {
-		return float64(p.Requests.Logins + p.Requests.Reads + p.Requests.Others)
-	}
+	cpu := func(p phase) float64 { return p.CPU }
 	return []struct {
 		row   string
 		value func(scenario) string
 	}{
 		{rowLogins, of(phaseCold, func(p phase) float64 { return float64(p.Requests.Logins) })},
 		{rowColdReads, of(phaseCold, func(p phase) float64 { return float64(p.Requests.Reads) })},
-		{rowWarmRequests, of(phaseRepublish, all)},
-		{rowRotation, of(phaseRotation, all)},
+		{rowWarmRequests, of(phaseRepublish, phase.requests)},
+		{rowRotation, of(phaseRotation, phase.requests)},
 		{rowColdRate, of(phaseCold, phase.perSecond)},
 		{rowColdP50, of(phaseCold, p50)},
 		{rowColdP95, of(phaseCold, p95)},
@@ -125,9 +126,14 @@ func (s scenario) connections() (most int) {
 // print writes a comparison, and all phases.
 func (r report) print(w io.Writer) error {
 	o := r.Options
-	text := fmt.Sprintf("%d pods of %d objects of %d bytes, %d mounts at a time, %s added to each request, refresh %s, %s of quiet at the end\n\n",
-		o.Pods, o.Objects, o.Bytes, o.AtOnce, o.Delay, o.Refresh, o.Settle)
-	text += tableOf(r.comparison()) + "\n" + tableOf(r.phases())
+	text := fmt.Sprintf("%d pods of %d objects of %d bytes, %d mounts at a time, %s added to each request, refresh %s, ",
+		o.Pods, o.Objects, o.Bytes, o.AtOnce, o.Delay, o.Refresh)
+	if o.Beside == "" {
+		text += fmt.Sprintf("%s of quiet at the end\n\n", o.Settle) + tableOf(r.comparison())
+	} else {
+		text += fmt.Sprintf("medians of %d turns beside %s\n\n", o.Turns, o.Beside) + tableOf(r.sideBySide())
+	}
+	text += "\n" + tableOf(r.phases())
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("print the result: %w", err)
 	}
@@ -165,14 +171,14 @@ func (r report) comparison() [][]string {
 
 func (r report) phases() [][]string {
 	rows := [][]string{{
-		"scenario", "phase", "mounts", "mounts/s", "p50 ms", "p95 ms", "CPU ms/mount", "logins", "reads", "others", "MiB", "goroutines", "open files", "connections",
+		"scenario", "program", "turn", "phase", "mounts", "mounts/s", "p50 ms", "p95 ms", "CPU ms/mount", "logins", "reads", "others", "MiB", "at most", "goroutines", "open files", "connections",
 	}}
 	for _, s := range r.Scenarios {
 		for _, p := range s.Phases {
 			rows = append(rows, []string{
-				s.Name, p.Name, strconv.Itoa(p.Mounts), rounded(p.perSecond()), rounded(p.P50), rounded(p.P95), rounded(p.CPU),
+				s.Name, s.Program, strconv.Itoa(s.Turn), p.Name, strconv.Itoa(p.Mounts), rounded(p.perSecond()), rounded(p.P50), rounded(p.P95), rounded(p.CPU),
 				strconv.Itoa(p.Requests.Logins), strconv.Itoa(p.Requests.Reads), strconv.Itoa(p.Requests.Others),
-				fmt.Sprintf("%.1f", p.Usage.ResidentMiB), strconv.Itoa(p.Usage.Goroutines), strconv.Itoa(p.Usage.Files),
+				fmt.Sprintf("%.1f", p.Usage.ResidentMiB), fmt.Sprintf("%.1f", p.Usage.PeakMiB), strconv.Itoa(p.Usage.Goroutines), strconv.Itoa(p.Usage.Files),
 				strconv.Itoa(p.Connections),
 			})
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,8 +32,15 @@ const (
 type scenario struct {
 	Name     string  `json:"name"`
 	Accounts int     `json:"accounts"`
+	Program  string  `json:"program"`
+	Turn     int     `json:"turn"` // from 1 on
 	Phases   []phase `json:"phases"`
+
+	side side
 }
+
+// title tells a scenario from the others.
+func (s scenario) title() string { return fmt.Sprintf("%s, %s, turn %d", s.Name, s.Program, s.Turn) }
 
 // phase is what some mounts took together.
 type phase struct {
@@ -40,7 +49,7 @@ type phase struct {
 	Seconds  float64 `json:"seconds"`
 	P50      float64 `json:"p50ms"`
 	P95      float64 `json:"p95ms"`
-	CPU      float64 `json:"cpuMsPerMount"` // keymount's
+	CPU      float64 `json:"cpuMsPerMount"` // of the program
 	Requests counts  `json:"requests"`
 	Usage    usage   `json:"usage"` // when it was over
 	// Connections to Vault were open at most, and Open are those that still were.
@@ -58,30 +67,40 @@ func (p phase) perSecond() float64 {
 	return float64(p.Mounts) / p.Seconds
 }
 
+// requests are all that the store got.
+func (p phase) requests() float64 {
+	return float64(p.Requests.Logins + p.Requests.Reads + p.Requests.Others)
+}
+
 // stage is what all scenarios share.
 type stage struct {
 	options
 	cluster *cluster
 	server  *server
-	program string
 	folder  string
+}
+
+// measured is a running program.
+type measured interface {
+	cpu() (time.Duration, error)
+	sample(ctx context.Context) (usage, error)
 }
 
 // act is a scenario under way.
 type act struct {
 	stage
 	*scenario
-	proxy  *proxy
-	k      *keymount
-	driver *providertest.Driver
+	proxy   *proxy
+	program measured
+	driver  *providertest.Driver
 	// rotated is how often the first secret was changed.
 	rotated int
 }
 
-// run plays the scenario with a keymount of its own.
+// run plays the scenario with a process of its own.
 func (s *scenario) run(ctx context.Context, on stage) (err error) {
-	folder := filepath.Join(on.folder, s.Name)
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	folder, err := os.MkdirTemp(on.folder, s.Name)
+	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
 	a := act{stage: on, scenario: s}
@@ -89,24 +108,50 @@ func (s *scenario) run(ctx context.Context, on stage) (err error) {
 		return err
 	}
 	defer a.proxy.close()
-	if a.k, err = serve(ctx, on.program, folder, a.proxy.url, on.cluster, on.options); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.k.stop()) }()
-	if a.driver, err = providertest.Dial(a.k.socket); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.driver.Close()) }()
-	return a.play(ctx)
-}
-
-// play is the story.
-func (a *act) play(ctx context.Context) error {
-	running, err := a.cluster.running(a.Accounts, a.options)
+	socket := filepath.Join(folder, s.side.dialect.socket())
+	metrics, err := configure(ctx, socket, a.proxy.url, on.cluster, on.options)
 	if err != nil {
 		return err
 	}
-	passing, err := a.cluster.passing(a.Accounts, a.options)
+	p, err := start(ctx, folder, s.side.environment, s.side.commandAt(socket, a.proxy.url))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	a.program = p
+	if s.side.own {
+		a.program = &keymount{p, metrics}
+	}
+	if a.driver, err = providertest.Dial(socket); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.driver.Close()) }()
+	if err = p.await(ctx, func(ctx context.Context) error { return a.serves(ctx, socket) }); err == nil {
+		err = a.play(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; the end of its log:\n%s", err, p.last())
+	}
+	return nil
+}
+
+// serves asks the program whether it does. A driver that finds no socket would wait for a
+// second.
+func (a *act) serves(ctx context.Context, socket string) error {
+	_, err := os.Stat(socket)
+	if err == nil {
+		_, err = a.driver.Version(ctx)
+	}
+	if err == nil {
+		_, err = a.program.sample(ctx)
+	}
+	return err //nolint:wrapcheck // await says what it is about
+}
+
+// play is the story; beside another program it is the beginning of it, which that one can
+// play as well.
+func (a *act) play(ctx context.Context) error {
+	running, err := a.cluster.running(a.side.dialect, a.Accounts, a.options)
 	if err != nil {
 		return err
 	}
@@ -117,7 +162,16 @@ func (a *act) play(ctx context.Context) error {
 		return err
 	}
 	over := time.Now().Add(a.Refresh) // for all that was read so far
-	if err := a.phase(ctx, phaseRepublish, slices.Repeat(running, a.Rounds)); err != nil {
+	if err := a.phase(ctx, phaseRepublish, slices.Repeat(running, a.Rounds)); err != nil || a.Beside != "" {
+		return err
+	}
+	return a.goOn(ctx, running, over)
+}
+
+// goOn is the rest of the story, from the end of refresh on.
+func (a *act) goOn(ctx context.Context, running []pod, over time.Time) error {
+	passing, err := a.cluster.passing(a.side.dialect, a.Accounts, a.options)
+	if err != nil {
 		return err
 	}
 	a.rotated++
@@ -151,7 +205,7 @@ func (a *act) rotation() int { return a.rotated * a.Accounts }
 // phase mounts pods, some at a time, and measures.
 func (a *act) phase(ctx context.Context, name string, pods []pod) error {
 	a.proxy.take()
-	before, err := a.k.cpu()
+	before, err := a.program.cpu()
 	if err != nil {
 		return err
 	}
@@ -169,8 +223,8 @@ func (a *act) phase(ctx context.Context, name string, pods []pod) error {
 	}
 	err = mounts.Wait()
 	p := phase{Name: name, Mounts: len(pods), Seconds: time.Since(began).Seconds(), Requests: a.proxy.take()}
-	after, cpuErr := a.k.cpu()
-	usage, usageErr := a.k.sample(ctx)
+	after, cpuErr := a.program.cpu()
+	usage, usageErr := a.program.sample(ctx)
 	if err := errors.Join(err, cpuErr, usageErr); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -201,8 +255,8 @@ func (a *act) mount(ctx context.Context, p pod) (changed bool, err error) {
 	if len(answer.GetFiles()) != a.Objects {
 		return false, fmt.Errorf("%d files, want %d", len(answer.GetFiles()), a.Objects)
 	}
-	for object, file := range answer.GetFiles() {
-		rotated, err := a.look(p.account, object, file)
+	for _, file := range answer.GetFiles() {
+		rotated, err := a.look(p.account, file)
 		if err != nil {
 			return false, err
 		}
@@ -212,15 +266,15 @@ func (a *act) mount(ctx context.Context, p pod) (changed bool, err error) {
 }
 
 // look tells whether a file is the rotated secret.
-func (a *act) look(account, object int, file *v1alpha1.File) (rotated bool, err error) {
+func (a *act) look(account int, file *v1alpha1.File) (rotated bool, err error) {
 	text := string(file.GetContents())
-	if account == 0 && object == 0 && a.rotated > 0 {
+	object, err := strconv.Atoi(strings.TrimPrefix(file.GetPath(), "f"))
+	first := err == nil && account == 0 && object == 0
+	switch {
+	case first && a.rotated > 0:
 		return text == valueOf(0, 0, a.rotation(), a.Bytes), nil
-	}
-	if account == 0 && object == 0 {
-		return false, nil // of an earlier scenario, perhaps
-	}
-	if file.GetPath() != fmt.Sprintf("f%d", object) || text != valueOf(account, object, 0, a.Bytes) {
+	case first: // of an earlier scenario, perhaps
+	case err != nil || text != valueOf(account, object, 0, a.Bytes):
 		return false, fmt.Errorf("account %d has another value in %s", account, file.GetPath())
 	}
 	return false, nil
