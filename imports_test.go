@@ -51,7 +51,7 @@ func allowedImports() map[string][]string {
 		"certificate":        {"internal/secret", "internal/spelling"},
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
-		"record":             {"auth", "access", "class"},
+		"record":             {"auth", "access", "class", "store"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
 		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
 		"provider": {

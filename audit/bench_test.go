@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keymount/keymount/audit"
+	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/record"
 )
 
@@ -17,10 +18,8 @@ func ten(b *testing.B, pod, version string) *record.Mount {
 	one := m.Reads[0]
 	m.Reads, m.Versions = nil, nil
 	for i := range 10 {
-		named := *one.Secret
-		named.Path = path(b, fmt.Sprint("secret/shop/db-", i))
-		one.Secret = &named
-		one.Asked.Path = one.Secret.Path
+		one.Path = path(b, fmt.Sprint("secret/shop/db-", i))
+		one.Secret = &class.Secret{Store: "prod", Role: "shop", Path: one.Path}
 		one.Files = []string{fmt.Sprint("db/password-", i)}
 		m.Reads = append(m.Reads, one)
 		m.Versions = append(m.Versions, fmt.Sprintf("%043d", i))

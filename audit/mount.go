@@ -187,8 +187,8 @@ func secretOf(r *record.Read, was string) Secret {
 	if was != r.Version {
 		s.Was = cut(was, maxID)
 	}
-	if path := r.Asked.Path.String(); path != "" {
-		s.Path, s.Literal, s.Scope = path, r.Asked.Literal, ScopePath
+	if path := r.Path.String(); path != "" {
+		s.Path, s.Literal, s.Scope = path, r.Literal, ScopePath
 	} else if r.Rule.Rule != "" || r.Denied() {
 		s.Scope = ScopeLogin
 	}

@@ -127,7 +127,7 @@ func named(s *class.Secret) *class.Secret {
 // record is what came of the read.
 func (r *read) record() record.Read {
 	one := record.Read{
-		Secret: named(r.secret), Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Asked: r.query(), Files: r.files, Err: r.err,
+		Secret: named(r.secret), Write: r.secret.Args != "", Identity: r.identity, Rule: r.rule, Path: r.resolved.Path, Literal: r.resolved.Literal, Files: r.files, Err: r.err,
 	}
 	if r.err == nil && r.answer.Value != nil {
 		one.Version, one.RequestID, one.Source = r.answer.Version, r.answer.RequestID, record.Source(r.answer.Source)

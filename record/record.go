@@ -16,6 +16,7 @@ import (
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/store"
 )
 
 // Mount is one answered call of the driver, whatever came of it.
@@ -74,9 +75,11 @@ type Read struct {
 	// store to be asked for the path's one spelling, it is about the login alone until the
 	// store has answered.
 	Rule access.Decision
-	// Asked is the last question about it to the rules; zero where there was none. Its Path is
-	// the one spelling, and zero where they judged only the login.
-	Asked access.Query
+	// Path is the one spelling that the rules have judged; zero where they judged only the
+	// login.
+	Path store.Path
+	// Literal is a segment of Path that a rule has to name; empty for an ordinary secret.
+	Literal string
 	// Version is the store's own for the delivered value; empty where the store counts
 	// none, and without a value.
 	Version string
