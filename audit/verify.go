@@ -130,16 +130,19 @@ func (p Problem) Place() string {
 	return strings.Join(place, ": ")
 }
 
-// Verify reads files in any order, each once, and holds their records against each other. Its
-// error is about reading alone. The memory that it takes grows with files, processes and
+// Verify reads files in any order and holds their records against each other. Each is read
+// once, and once more where records are in several. Its error is about reading alone. The memory that it takes grows with files, processes and
 // problems, and by 32 bytes with each checkpoint.
 func (c *Check) Verify(ctx context.Context, files []Source) (*Report, error) {
-	v := &verifier{check: c, trails: map[string]*trail{}, report: &Report{Problems: []Problem{}, Notes: []Problem{}}}
+	v := &verifier{check: c, trails: map[string]*trail{}, settled: settled{}, report: &Report{Problems: []Problem{}, Notes: []Problem{}}}
 	for i, file := range files {
 		v.report.Files = append(v.report.Files, FileReport{Name: file.Name})
 		if err := v.file(ctx, i, file); err != nil {
 			return nil, err
 		}
+	}
+	if err := v.settle(ctx, files); err != nil {
+		return nil, err
 	}
 	v.join()
 	return v.report, nil
@@ -147,11 +150,12 @@ func (c *Check) Verify(ctx context.Context, files []Source) (*Report, error) {
 
 // verifier holds the records of all files against each other.
 type verifier struct {
-	check  *Check
-	report *Report
-	trails map[string]*trail // by boot
-	last   *trail            // of the record before: mostly the next one is of it, too
-	half   found             // the line before, where it breaks off within a record
+	check   *Check
+	report  *Report
+	trails  map[string]*trail // by boot
+	settled settled
+	last    *trail // of the record before: mostly the next one is of it, too
+	half    found  // the line before, where it breaks off within a record
 }
 
 // place is a line of a file.

@@ -56,11 +56,11 @@ func (w *walk) step(s, next *stretch) {
 	case s.from == w.seq+1:
 		w.adjacent(s, next)
 	case s.to <= w.seq:
-		w.again(s, like)
+		w.repeated(s, s.to, like)
 		w.seen = append(w.seen, s)
 		return
 	default:
-		w.overlap(s, like)
+		w.repeated(s, w.seq, like)
 	}
 	w.advance(s)
 }
@@ -137,35 +137,17 @@ func (w *walk) vouched(s *stretch) bool {
 	return s.pending != nil && s.pending.Checkpoint.Number == w.number+1 && w.key != "" && verifySeal(s.pending, s.pendingLine, w.key) == nil
 }
 
-// again tells of records that were there already.
-func (w *walk) again(s *stretch, like likeness) {
-	if s.from == w.seq && s.firstHash != w.hash {
-		w.differ(s.first, s.from)
-		return
+// differ tells of records up to a number that are others in a stretch seen before. Where they
+// are one, the next record names the right one.
+func (w *walk) differ(s, before *stretch, to int64) {
+	switch {
+	case s.from < to:
+		w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("records %d to %d are in %s, too, and are others there", s.from, to, w.v.where(before.first)), s.from, to)
+	case s.to > to:
+		w.v.problem(Forgery, before.last, w.t, fmt.Sprintf("there is another record %d in %s, which the next one names", to, w.v.where(s.first)), to)
+	default:
+		w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("there is another record %d in the file, or in another one: see %s", to, w.v.where(before.last)), to)
 	}
-	same := s.to == w.seq && s.hash == w.hash || slices.ContainsFunc(w.seen, func(before *stretch) bool {
-		return before.from == s.from && before.firstHash == s.firstHash && s.from == s.to || before.to == s.to && before.hash == s.hash
-	})
-	if same {
-		like = alike
-	}
-	w.repeated(s, s.to, like)
-}
-
-// overlap is as again, for a stretch that goes on behind the records that are there.
-func (w *walk) overlap(s *stretch, like likeness) {
-	if s.from == w.seq {
-		if s.firstHash != w.hash {
-			w.v.problem(Forgery, w.at, w.t, fmt.Sprintf("there is another record %d in %s, which the next one names", w.seq, w.v.where(s.first)), w.seq)
-			return
-		}
-		like = alike
-	}
-	w.repeated(s, w.seq, like)
-}
-
-func (w *walk) differ(at place, seq int64) {
-	w.v.problem(Forgery, at, w.t, fmt.Sprintf("there is another record %d in %s", seq, w.v.where(w.at)), seq)
 }
 
 // repeated tells of records of s up to a number. In one file they are a problem; a file may be
@@ -178,55 +160,15 @@ func (w *walk) repeated(s *stretch, to int64, like likeness) {
 	case like == unlike: // which compare has told
 	case inFile && like == alike:
 		w.v.problem(Repeated, s.first, w.t, "is there twice in this file", s.from, to)
-	case inFile:
-		w.v.problem(Repeated, s.first, w.t, "is there twice in this file, and nothing tells whether it is the same", s.from, to)
 	case like == alike:
 		w.v.note(Repeated, s.first, w.t, "is in another file, too, and the same there", s.from, to)
 	default:
-		w.v.problem(Repeated, s.first, w.t, "is in another file, too, and no checkpoint tells whether it is the same; verify one of the files without the other", s.from, to)
+		w.v.problem(Repeated, s.first, w.t, "is in another file, too, and nothing tells whether it is the same; verify one of them without the other", s.from, to)
 	}
 }
 
-// likeness is what is known of records that are there twice.
-type likeness int
-
-const (
-	unclear likeness = iota
-	alike
-	unlike
-)
-
-// compare holds the checkpoints of s, and its begin, against those with the same number that
-// were seen before. They are alike when the last checkpoint that is in both is the same: then
-// all before it is, too.
-func (w *walk) compare(s *stretch) likeness {
-	like := unclear
-	for _, before := range w.seen {
-		if s.from == 0 && before.from == 0 && s.firstHash != before.firstHash {
-			w.twoBegins(s, before)
-			like = unlike
-		}
-		if c, twice, same := before.shares(s); twice && !same {
-			w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("there are two checkpoints %d of this process, here and in the records from %s on: one of the trails was written anew", c.number, w.v.where(before.first)), c.seq)
-			like = unlike
-		} else if twice && like == unclear {
-			like = alike
-		}
-	}
-	return like
-}
-
-// shares looks for checkpoints of s with a number that the other has, too: the first one that is
-// another one, or the last that is the same.
-func (s *stretch) shares(other *stretch) (c sealed, twice, same bool) {
-	for _, one := range other.checkpoints {
-		if mine, found := s.sealed(one.number); found {
-			if c, twice, same = one, true, mine.hash == one.hash; !same {
-				return c, twice, same
-			}
-		}
-	}
-	return c, twice, same
+func (w *walk) twoCheckpoints(s, before *stretch, c sealed) {
+	w.v.problem(Forgery, s.first, w.t, fmt.Sprintf("there are two checkpoints %d of this process, here and in the records from %s on: one of the trails was written anew", c.number, w.v.where(before.first)), c.seq)
 }
 
 // sealed is the checkpoint with a number.
@@ -236,14 +178,6 @@ func (s *stretch) sealed(number int64) (sealed, bool) {
 		return sealed{}, false
 	}
 	return s.checkpoints[i], true
-}
-
-func (w *walk) twoBegins(s, before *stretch) {
-	text := fmt.Sprintf("there is another begin of this process in %s", w.v.where(before.first))
-	if s.begin != nil && before.begin != nil && s.begin.Key != before.begin.Key {
-		text += ", with another key"
-	}
-	w.v.problem(Forgery, s.first, w.t, text, 0)
 }
 
 // advance makes the end of s the last record.

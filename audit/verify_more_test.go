@@ -93,6 +93,19 @@ func TestVerifyOrigin(t *testing.T) {
 	}
 }
 
+// A mount that is too large for one record is one that is not signed.
+func TestVerifyParts(t *testing.T) {
+	var secrets []audit.Secret
+	for i := range 100 {
+		secrets = append(secrets, audit.Secret{Path: fmt.Sprint(i, strings.Repeat("x", 1000))})
+	}
+	lines := written(t, audit.Record{Kind: audit.KindMount, Secrets: secrets})
+	report, err := new(audit.Check).Verify(t.Context(), []audit.Source{source("f1", text(lines))})
+	if err != nil || len(lines) < 5 || report.Trails[0].Unsigned != 2 || report.Trails[0].Records != int64(len(lines)) {
+		t.Errorf("%v: %+v of %d lines", err, report, len(lines))
+	}
+}
+
 // A line that has its end was written as it is, unless another process begins behind it.
 func TestVerifyHalfLine(t *testing.T) {
 	l := whole(t, "worker-1", nil).lines

@@ -24,6 +24,7 @@ type hashText [43]byte
 
 // stretch is records of one process in one file, each of which follows from the one before.
 type stretch struct {
+	trail       *trail
 	first, last place
 	from, to    int64 // seq
 	prev        []byte
@@ -81,7 +82,7 @@ func (t *trail) stretch(at place, seq int64, prev []byte, hash hashText) *stretc
 		t.lost, t.current = true, nil
 		return nil
 	}
-	t.current = &stretch{first: at, from: seq, prev: append([]byte(nil), prev...), firstHash: hash, number: none}
+	t.current = &stretch{trail: t, first: at, from: seq, prev: append([]byte(nil), prev...), firstHash: hash, number: none}
 	t.stretches = append(t.stretches, t.current)
 	return t.current
 }
@@ -90,7 +91,7 @@ func (t *trail) stretch(at place, seq int64, prev []byte, hash hashText) *stretc
 func (t *trail) check(v *verifier, at place, s *stretch, f found, sum [sha256.Size]byte) {
 	isFirst, isSeal := f.head.seq == 0, f.head.kind == KindCheckpoint || f.head.kind == KindEnd
 	switch {
-	case isFirst != (f.head.kind == KindBegin), isFirst != (len(f.head.prev) == 0), isSeal != (f.head.is&hasCheckpoint != 0):
+	case isFirst != (f.head.kind == KindBegin), isSeal != (f.head.is&hasCheckpoint != 0):
 		v.problem(Changed, at, t, fmt.Sprintf("was changed: no trail has a record %d of this kind, %s", f.head.seq, f.head.kind), f.head.seq)
 		s.blamed = true
 	case isFirst:

@@ -191,7 +191,9 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"a file twice":             {files: files{l, l}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 0-9"}},
 		"files that overlap":       {files: files{l[:7], l[3:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 3-6"}},
 		"files that share a line":  {files: files{l[:3], l[2:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 2-2"}},
-		"files that overlap blind": {files: files{l[:3], l[1:]}, want: []string{"repeated f2:1 1-2"}, text: "no checkpoint tells", begins: unknown, notes: first},
+		"files that overlap blind": {files: files{l[:3], l[1:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 1-2"}},
+		"and are not the same":     {files: files{l[:3].changed(2, "prod", "test"), l[1:]}, want: []string{"forgery f2:1 1-2"}, text: "records 1 to 2 are in f1:1, too, and are others there", begins: unknown, notes: first},
+		"nor behind a checkpoint":  {files: files{l, l[:7].changed(6, "prod", "test")}, want: []string{"forgery f2:1 0-6"}, begins: unknown, notes: first},
 
 		"a record changed":            {files: files{l.changed(2, "prod", "test")}, want: []string{"changed f1:3 2"}, text: "was changed: record 3 in f1:4 names another one", begins: unknown, notes: first},
 		"prev changed":                {files: files{l.changed(2, `"prev":"`, `"prev":"A`)}, want: []string{"changed f1:3 2"}, text: "does not name record 1 as it is, and record 3 does not name this one", begins: unknown, notes: first},
@@ -217,7 +219,7 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"a checkpoint swapped":          {files: files{l.swapped(3, 4)}, want: []string{"reordered f1:4 4"}, begins: unknown, notes: first},
 		"begin and second swapped":      {files: files{l.swapped(0, 1)}, want: []string{"reordered f1:1 1"}, begins: unknown, notes: []string{"unknown f1:2 0"}},
 		"a record repeated":             {files: files{l.insert(3, l[2:3])}, want: []string{"repeated f1:4 2-2"}, text: "twice in this file", begins: unknown, notes: first},
-		"repeated later":                {files: files{l.insert(7, l[2:3])}, want: []string{"repeated f1:8 2-2"}, text: "nothing tells whether", begins: unknown, notes: first},
+		"repeated later":                {files: files{l.insert(7, l[2:3])}, want: []string{"repeated f1:8 2-2"}, text: "twice in this file", begins: unknown, notes: first},
 		"records repeated":              {files: files{l.insert(7, l[2:5])}, want: []string{"repeated f1:8 2-4"}, text: "twice in this file", begins: unknown, notes: first},
 
 		"tail cut before another begin": {files: files{join(l[:8], next.lines)}, want: []string{"cut f1:8 7"}, text: "f1:9 goes on from its checkpoint 3, and the last one that is there is 1", begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
@@ -229,17 +231,19 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"from what was shipped on":      {files: files{l[5:]}, check: audit.Check{Expect: []audit.Expected{shipped(t, l[4])}}, want: none, begins: noBegin, notes: none},
 		"from the shipped end on":       {files: files{next.lines}, check: audit.Check{Strict: true, Expect: []audit.Expected{expected(t, p.last)}}, want: none, begins: unknown, notes: first},
 
-		"signed with another key":      {files: files{append(slices.Clone(l[:9]), audit.SignAnew(t, l[9]))}, want: []string{"signature f1:10 9"}, text: "was signed with another key", begins: unknown, notes: first},
-		"the end altered":              {files: files{l.changed(9, `"at":"2`, `"at":"1`)}, want: []string{"signature f1:10 9"}, text: "its signature is about something else", begins: unknown, notes: first},
-		"the end lengthened":           {files: files{l.changed(9, `"kind"`, `"error":"x","kind"`)}, want: []string{"signature f1:10 9"}, text: "holds more than its key has signed", begins: unknown, notes: first},
-		"the end's number changed":     {files: files{l.changed(9, `"number":3`, `"number":4`)}, want: []string{"signature f1:10 9", "forgery f1:10 9"}, begins: unknown, notes: first},
-		"a checkpoint altered":         {files: files{l.changed(4, `"number":1`, `"number":2`)}, want: []string{"signature f1:5 4", "forgery f1:5 4", "changed f1:5 4", "forgery f1:6 8"}, begins: unknown, notes: first},
-		"a record after the end":       {files: files{append(slices.Clone(l), after(t, l[9]))}, want: []string{"forgery f1:11 10"}, text: "follows record 9, the signed end", begins: unknown, notes: first, unsigned: []int64{1}},
-		"another node's file":          {files: files{l, other.lines}, check: audit.Check{Nodes: []string{"worker-1"}}, want: []string{"other node f2:1 0"}, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f2:1 0"}},
-		"another node's, from within":  {files: files{l, other.lines[3:]}, want: []string{"no begin f2:1 3"}, begins: []audit.BeginClass{audit.Unknown, audit.Absent}, notes: first},
-		"both nodes may occur":         {files: files{l, other.lines}, check: audit.Check{Nodes: []string{"worker-1", "worker-2"}}, want: none, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f2:1 0"}},
-		"a process of another node":    {files: files{join(l, whole(t, "worker-2", &p.last).lines)}, want: []string{"other node f1:11 0"}, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
-		"a process in between missing": {files: files{join(l, third.lines)}, want: []string{"missing f1:11 0"}, text: "goes on from checkpoint 6 of " + next.boot, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
+		"signed with another key":        {files: files{append(slices.Clone(l[:9]), audit.SignAnew(t, l[9]))}, want: []string{"signature f1:10 9"}, text: "was signed with another key", begins: unknown, notes: first},
+		"the end altered":                {files: files{l.changed(9, `"at":"2`, `"at":"1`)}, want: []string{"signature f1:10 9"}, text: "its signature is about something else", begins: unknown, notes: first},
+		"the end lengthened":             {files: files{l.changed(9, `"kind"`, `"error":"x","kind"`)}, want: []string{"signature f1:10 9"}, text: "holds more than its key has signed", begins: unknown, notes: first},
+		"the end spelled in another way": {files: files{append(slices.Clone(l[:9]), respelled(l[9]))}, want: []string{"signature f1:10 9"}, text: "spelled in another way", begins: unknown, notes: first},
+		"the end signed twice":           {files: files{append(slices.Clone(l[:9]), signedTwice(t, l[9]))}, want: []string{"signature f1:10 9"}, text: "spelled in another way", begins: unknown, notes: first},
+		"the end's number changed":       {files: files{l.changed(9, `"number":3`, `"number":4`)}, want: []string{"signature f1:10 9", "forgery f1:10 9"}, begins: unknown, notes: first},
+		"a checkpoint altered":           {files: files{l.changed(4, `"number":1`, `"number":2`)}, want: []string{"signature f1:5 4", "forgery f1:5 4", "changed f1:5 4", "forgery f1:6 8"}, begins: unknown, notes: first},
+		"a record after the end":         {files: files{append(slices.Clone(l), after(t, l[9]))}, want: []string{"forgery f1:11 10"}, text: "follows record 9, the signed end", begins: unknown, notes: first, unsigned: []int64{1}},
+		"another node's file":            {files: files{l, other.lines}, check: audit.Check{Nodes: []string{"worker-1"}}, want: []string{"other node f2:1 0"}, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f2:1 0"}},
+		"another node's, from within":    {files: files{l, other.lines[3:]}, want: []string{"no begin f2:1 3"}, begins: []audit.BeginClass{audit.Unknown, audit.Absent}, notes: first},
+		"both nodes may occur":           {files: files{l, other.lines}, check: audit.Check{Nodes: []string{"worker-1", "worker-2"}}, want: none, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f2:1 0"}},
+		"a process of another node":      {files: files{join(l, whole(t, "worker-2", &p.last).lines)}, want: []string{"other node f1:11 0"}, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
+		"a process in between missing":   {files: files{join(l, third.lines)}, want: []string{"missing f1:11 0"}, text: "goes on from checkpoint 6 of " + next.boot, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
 
 		"rewritten before what was shipped": {files: files{rewritten, l[:5]}, want: []string{"forgery f2:1 0", "forgery f2:1 4"}, text: "another begin of this process in f1:1, with another key", begins: unknown, notes: first},
 		"rewritten, shipped is longer":      {files: files{rewritten[:6], l}, want: []string{"forgery f1:1 0", "forgery f1:1 4"}, begins: unknown, notes: []string{"unknown f2:1 0"}},
@@ -315,6 +319,23 @@ func after(t *testing.T, line []byte) []byte {
 	t.Helper()
 	r := read(t, line)
 	return fmt.Appendf(nil, `{"at":"x","boot":%q,"kind":"mount","node":%q,"prev":%q,"seq":%d,"v":1}`, r.Boot, r.Node, audit.Hash(line), r.Seq+1)
+}
+
+// signedTwice is a checkpoint with its signature in two lines.
+func signedTwice(t *testing.T, line []byte) []byte {
+	t.Helper()
+	_, signature, _ := strings.Cut(read(t, line).Checkpoint.Note, "\n\n")
+	escaped := strings.Trim(string(must(json.Marshal(signature))), `"`)
+	return with(line, escaped, escaped+escaped)
+}
+
+// respelled has other bits in the last character of a signature, which mean nothing.
+func respelled(line []byte) []byte {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	i := bytes.Index(line, []byte(`=\n"`)) - 1
+	line = bytes.Clone(line)
+	line[i] = alphabet[strings.IndexByte(alphabet, line[i])+1]
+	return line
 }
 
 func interleaved(a, b story) (all story) {

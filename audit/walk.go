@@ -72,7 +72,7 @@ type stream struct {
 
 // peek reads the first record of a file, and closes it where it can be opened again.
 func (m *merger) peek(file Source) error {
-	s := &stream{file: file}
+	s, skipped := &stream{file: file}, m.skipped
 	s.start(m.form)
 	if ok, err := m.advance(s); err != nil || !ok {
 		s.stop()
@@ -82,7 +82,7 @@ func (m *merger) peek(file Source) error {
 	if !file.Once {
 		s.head.text = slices.Clone(s.head.text)
 		s.stop()
-		s.pull = nil
+		s.pull, m.skipped = nil, skipped // what was skipped is read again
 	}
 	return nil
 }
@@ -112,7 +112,6 @@ func (m *merger) advance(s *stream) (bool, error) {
 // arrange sorts the files by their first records: by time, and those that begin with the same
 // process by number, since clocks step back.
 func (m *merger) arrange() {
-	m.skipped = 0 // what was before the first records is read again
 	slices.SortStableFunc(m.waiting, func(a, b *stream) int { return cmp.Compare(a.at, b.at) })
 	of := map[string][]int{}
 	for i, s := range m.waiting {
