@@ -226,7 +226,9 @@ func (p *recordPrinter) event(r *audit.Record, one audit.Shown) error {
 		}
 	case one.Count != nil:
 		pod, event, what = &one.Count.Pod, fmt.Sprintf("same, %d x", one.Count.Count), "class "+one.Count.Class
-	case r.Kind != audit.KindMount:
+	case r.Kind == audit.KindMount: // it failed before its secrets were known
+		what = "class " + r.Class
+	default:
 		event, what = describe(r)
 	}
 	name := ""

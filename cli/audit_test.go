@@ -135,5 +135,7 @@ func (s *story) evening() {
 	s.add(mount("test", "api-3", audit.Denied, login))
 	s.add(mount("shop", "api-4", audit.Granted, secret("secret/shop/a*b", audit.Granted, "stores[0].access[0]")))
 	s.seal(s.chain.Checkpoint())
+	s.add(mount("shop", "api-5", audit.Failed, secret("secret/shop/later", audit.Failed, "stores[0].access[0]")))
+	s.add(mount("shop", "api-6", audit.Failed))
 	s.add(audit.Record{Kind: audit.KindStale, Stale: &audit.Stale{State: "begin", Store: "prod", Cause: "store unavailable"}})
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -103,9 +104,9 @@ func printAttempt(w io.Writer, a audit.Attempt, s style) {
 		verb = "to write to"
 	}
 	_, _ = fmt.Fprintf(w, "  service account %s %s %s: %s\n", shown(a.Namespace+"/"+a.ServiceAccount), verb, shown(a.Store+" "+a.Path), spanText(a.Span))
-	reason := "by the rules"
-	if a.By != audit.ByRules {
-		reason = a.By
+	reason := cmp.Or(a.By, "the store was not asked")
+	if a.By == audit.ByRules {
+		reason = "by the rules"
 	}
 	if a.Rule != "" && a.List != "" {
 		reason += fmt.Sprintf("; the nearest is %s, whose %s do not fit", a.Rule, a.List)
