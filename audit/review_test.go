@@ -213,6 +213,8 @@ func TestWalk(t *testing.T) {
 	one, other := whole(t, "worker-1", nil), whole(t, "worker-2", nil) // with clocks that step back
 	l := one.lines
 	files := []audit.Source{source("c", text(l[7:])), source("b.gz", compressed(t, text(l[3:7]))), source("a", text(l[:4])), source("other", text(other.lines)), source("again", text(l))}
+	third := story(whole(t, "worker-3", nil).lines)
+	files = append(files, source("parts", text(append(third[:1:1], third[3:]...))), source("of it", text(third[1:3])))
 	last := map[string]int64{}
 	walk(t, func(e audit.Entry) {
 		if e.Seq != last[e.Boot] || !bytes.Contains(e.Text, []byte(e.Boot)) || e.Line == 0 || e.File == "" {
@@ -220,7 +222,7 @@ func TestWalk(t *testing.T) {
 		}
 		last[e.Boot]++
 	}, files...)
-	if want := map[string]int64{one.boot: 10, other.boot: 10}; !maps.Equal(want, last) {
+	if want := map[string]int64{one.boot: 10, other.boot: 10, read(t, third[0]).Boot: 10}; !maps.Equal(want, last) {
 		t.Errorf("read %v, want %v", last, want)
 	}
 	noise := source("noise", append([]byte("{\"msg\":1}\n"), text(l)...))

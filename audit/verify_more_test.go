@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,6 +113,32 @@ func TestVerifyHalfLine(t *testing.T) {
 	half := text(append(l[:6:6], l[6][:60]))
 	if !isFound(t, half) || isFound(t, half[:len(half)-1]) {
 		t.Error("the end of a line does not count")
+	}
+	part := slices.Concat(text(l[:6]), []byte("2026-11-30T15:11:57Z stdout P "), l[6][:60], []byte("\n"))
+	report, err := new(audit.Check).Verify(t.Context(), []audit.Source{source("f1", part)})
+	if err != nil || len(report.Problems) > 0 || len(report.Notes) != 2 {
+		t.Errorf("a part of a line: %v: %+v", err, report)
+	}
+}
+
+// What is no trail is not verified.
+func TestVerifyNothing(t *testing.T) {
+	l := whole(t, "worker-1", nil).lines[0]
+	twice := fmt.Sprintf("{\"log\":%s,\"log\":%s}", l, with(l, "v1.2.3", "v1.2.4"))
+	for name, test := range map[string]struct{ text, want string }{
+		"empty":          {"", "there is no record in the files"},
+		"a field twice":  {twice, "has the field log twice"},
+		"no field":       {`{"msg":1}`, "has no field log; --field names the one with the record"},
+		"an odd field":   {`{"log":[1]}`, "is no object, as a record is"},
+		"no text":        {`{"log":"` + "\xff" + `"}`, "is not UTF-8"},
+		"no object":      {`12`, "is no JSON object"},
+		"several values": {`{"log":{}} {}`, "there is more than one JSON value"},
+	} {
+		check := audit.Check{Form: audit.Form{Field: "log"}}
+		report, err := check.Verify(t.Context(), []audit.Source{source("f1", []byte(test.text))})
+		if err != nil || len(report.Problems) == 0 || report.Problems[0].Text != test.want && report.Problems[len(report.Problems)-1].Text != test.want {
+			t.Errorf("%s: %v, %+v, want %q", name, err, report.Problems, test.want)
+		}
 	}
 }
 

@@ -232,6 +232,8 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"from the shipped end on":       {files: files{next.lines}, check: audit.Check{Strict: true, Expect: []audit.Expected{expected(t, p.last)}}, want: none, begins: unknown, notes: first},
 
 		"signed with another key":        {files: files{append(slices.Clone(l[:9]), audit.SignAnew(t, l[9]))}, want: []string{"signature f1:10 9"}, text: "was signed with another key", begins: unknown, notes: first},
+		"the same, in another file":      {files: files{l[:6], append(slices.Clone(l[6:8]), audit.SignAnew(t, l[8]))}, want: []string{"signature f2:3 8"}, text: "was signed with another key", begins: unknown, notes: first},
+		"its number, in another file":    {files: files{l[:6], l[6:9].changed(2, `"number":2`, `"number":5`)}, want: []string{"forgery f2:3 8"}, text: "checkpoint 5 follows checkpoint 1", begins: unknown, notes: first},
 		"the end altered":                {files: files{l.changed(9, `"at":"2`, `"at":"1`)}, want: []string{"signature f1:10 9"}, text: "its signature is about something else", begins: unknown, notes: first},
 		"the end lengthened":             {files: files{l.changed(9, `"kind"`, `"error":"x","kind"`)}, want: []string{"signature f1:10 9"}, text: "holds more than its key has signed", begins: unknown, notes: first},
 		"the end spelled in another way": {files: files{append(slices.Clone(l[:9]), respelled(l[9]))}, want: []string{"signature f1:10 9"}, text: "spelled in another way", begins: unknown, notes: first},
@@ -261,7 +263,7 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"the same in one line":   {files: files{join(l, dead.lines, story{slices.Concat(dead.lines[5][:60], heir.lines[0])}, heir.lines[1:])}, want: none, notes: []string{"unknown f1:1 0", "no record f1:22"}},
 		"ends within a record":   {files: files{join(l[:6], story{l[6][:60]})}, open: true, want: none, notes: []string{"unknown f1:1 0", "no record f1:7"}},
 		"half a line in between": {files: files{join(l[:6], story{l[6][:60]}, l[6:])}, want: []string{"no record f1:7"}, text: "no process begins behind it", notes: first},
-		"a log in between":       {files: files{join(l[:6], story{quiet(`{"level":"INFO","msg":"serving"}`), quiet("panic: x")}, l[6:])}, want: []string{"no record f1:7", "no record f1:8"}, begins: unknown, notes: first},
+		"a log in between":       {files: files{join(l[:6], story{quiet(`{"level":"INFO","msg":"serving"}`), quiet("panic: x")}, l[6:])}, want: []string{"no record f1:7", "no record f1:8"}, text: "is no record: at, boot", begins: unknown, notes: first},
 		"a log, skipped":         {files: files{join(l[:6], story{quiet(`{"level":"INFO","msg":"serving"}`), quiet("panic: x")}, l[6:])}, check: audit.Check{Form: audit.Form{Others: true}}, want: none, begins: unknown, notes: first},
 		"another schema":         {files: files{l[:9].changed(5, `"v":1`, `"v":2`)}, want: []string{"no record f1:6", "removed f1:7 5-5"}, text: "has schema version 2", begins: unknown, notes: first},
 	}

@@ -151,11 +151,16 @@ func (m *merger) next() (*stream, error) {
 	for _, s := range m.open {
 		first = earlier(first, s)
 	}
-	if len(m.waiting) > 0 && earlier(first, m.waiting[0]) == m.waiting[0] {
-		first = m.waiting[0]
-		if err := m.reopen(first); err != nil {
-			return nil, err
+	if len(m.waiting) > 0 {
+		first = earlier(first, m.waiting[0])
+	}
+	for _, s := range m.waiting {
+		if s.boot == first.boot {
+			first = earlier(first, s)
 		}
+	}
+	if err := m.reopen(first); err != nil {
+		return nil, err
 	}
 	if first != nil {
 		first.used = true
@@ -163,9 +168,13 @@ func (m *merger) next() (*stream, error) {
 	return first, nil
 }
 
-// reopen goes to the first record of a file again.
+// reopen goes to the first record of a file again, unless it is open.
 func (m *merger) reopen(s *stream) error {
-	m.waiting = m.waiting[1:]
+	i := slices.Index(m.waiting, s)
+	if i < 0 {
+		return nil
+	}
+	m.waiting = slices.Delete(m.waiting, i, i+1)
 	m.open = append(m.open, s)
 	if s.pull != nil {
 		return nil
