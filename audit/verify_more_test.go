@@ -26,6 +26,22 @@ func TestVerifyCompressed(t *testing.T) {
 	}
 }
 
+// Of a stream that cannot be read again a shared checkpoint has to do.
+func TestVerifyStream(t *testing.T) {
+	l := story(whole(t, "worker-1", nil).lines)
+	for name, test := range map[string]struct {
+		again    story
+		problems int
+	}{"with a checkpoint": {l[:7], 0}, "without": {l[:4], 1}} {
+		stream := source("stream", text(l))
+		stream.Once = true
+		report, err := new(audit.Check).Verify(t.Context(), []audit.Source{stream, source("f1", text(test.again))})
+		if err != nil || len(report.Problems) != test.problems {
+			t.Errorf("%s: %v: %+v", name, err, report)
+		}
+	}
+}
+
 // What cannot be read is an error, and no report.
 func TestVerifyUnreadable(t *testing.T) {
 	l := text(whole(t, "worker-1", nil).lines)

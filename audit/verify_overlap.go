@@ -112,11 +112,20 @@ func (w *walk) compare(s *stretch) likeness {
 		case there && known && !same:
 			w.differ(s, before, min(s.to, before.to))
 			like = unlike
-		case there && known && like == unclear:
+		case there && (known || before.shares(s)) && like == unclear:
 			like = alike
 		}
 	}
 	return like
+}
+
+// shares tells whether there is one checkpoint in both. That says less than their last record:
+// it is for a stream that cannot be read again.
+func (s *stretch) shares(other *stretch) bool {
+	return slices.ContainsFunc(other.checkpoints, func(c sealed) bool {
+		mine, found := s.sealed(c.number)
+		return found && mine == c
+	})
 }
 
 // compareBegins tells of two begins, and is true where there are.

@@ -385,8 +385,12 @@ func (c verifyCase) run(t *testing.T, by collector) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(c.want, found(report.Problems, by.lines)); diff != "" && len(c.want) > 0 && c.want[0] != "forgery" || len(c.want) != len(report.Problems) {
-		t.Errorf("problems (-want +got):\n%s%+v", diff, report.Problems)
+	// Of two forged trails the order is not known: such a problem is named by its kind alone.
+	got := found(report.Problems, by.lines)
+	if !slices.EqualFunc(c.want, got, func(want, got string) bool {
+		return got == want || strings.HasPrefix(got, want+" ") && !strings.Contains(want, " ")
+	}) {
+		t.Errorf("problems %q, want %q: %+v", got, c.want, report.Problems)
 	}
 	if len(report.Problems) > 0 && by.lines == 1 && !strings.Contains(report.Problems[0].Text, c.text) {
 		t.Errorf("the first problem is %q, want %q", report.Problems[0].Text, c.text)
