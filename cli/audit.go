@@ -73,10 +73,12 @@ func trailFiles(cmd *cobra.Command, names []string) ([]audit.Source, *progress) 
 	p := &progress{w: cmd.ErrOrStderr(), silent: !isTerminal(cmd.ErrOrStderr()), began: time.Now()}
 	files := make([]audit.Source, len(names))
 	for i, name := range names {
-		if info, err := os.Stat(name); err == nil && name != stdinArg {
+		info, err := os.Stat(name)
+		regular := err == nil && name != stdinArg && info.Mode().IsRegular()
+		if regular {
 			p.total += info.Size()
 		}
-		files[i] = audit.Source{Name: name, Open: func() (io.ReadCloser, error) {
+		files[i] = audit.Source{Name: name, Once: !regular, Open: func() (io.ReadCloser, error) {
 			if name == stdinArg {
 				return p.over(io.NopCloser(cmd.InOrStdin())), nil
 			}
@@ -88,16 +90,6 @@ func trailFiles(cmd *cobra.Command, names []string) ([]audit.Source, *progress) 
 		}}
 	}
 	return files, p
-}
-
-// seekable refuses standard input where the files are read twice.
-func seekable(names []string) error {
-	for _, name := range names {
-		if name == stdinArg {
-			return usagef("standard input cannot be read twice, as this command does; write it to a file first")
-		}
-	}
-	return nil
 }
 
 // progress draws how much of the files was read.
