@@ -301,7 +301,7 @@ func escape(text []byte) int {
 		return 0
 	}
 	low := bytes.IndexByte([]byte(hexDigits), text[5])
-	if low < 0 || shortEscape(rune(text[4]-'0')<<4|rune(low)) != 0 {
+	if low < 0 || shortEscape(rune(text[4]-'0')<<4|rune(low)) != 0 { //nolint:gosec // G115: below 16
 		return 0
 	}
 	return long

@@ -15,7 +15,7 @@ type Pattern struct {
 func ParsePattern(text string) (Pattern, error) {
 	rules, err := access.Compile("pattern", []access.Rule{{Namespaces: []string{"*"}, ServiceAccounts: []string{"*"}, Paths: []string{text}}}, access.Kind{})
 	if err != nil {
-		return Pattern{}, err //nolint:wrapcheck // it says all
+		return Pattern{}, err
 	}
 	return Pattern{text, rules}, nil
 }

@@ -79,7 +79,7 @@ func judge(s Store, a Access) (access.Decision, error) {
 	if err != nil {
 		return access.Decision{}, err
 	}
-	return s.Rules.Judge(query) //nolint:wrapcheck // a denial says all
+	return s.Rules.Judge(query)
 }
 
 // Proposal is the narrowest rules of a store that allow what the rules have allowed in a trail,
@@ -155,7 +155,7 @@ func sayable(a Access, kind access.Kind) error {
 		return err
 	}
 	_, err = rules.Judge(query)
-	return err //nolint:wrapcheck // it says all
+	return err
 }
 
 // merge makes as few rules as it finds of accesses to one store. Rules are put together where

@@ -53,7 +53,7 @@ type found struct {
 func (f Form) records(file Source, each func(found) bool) error {
 	r, err := file.Open()
 	if err != nil {
-		return err //nolint:wrapcheck // it names the file
+		return err
 	}
 	err = f.read(r, each)
 	if err := errors.Join(err, r.Close()); err != nil {
@@ -153,7 +153,7 @@ type lineReader struct {
 func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	if len(line) == 0 && err != nil {
-		return nil, err //nolint:wrapcheck // records names the file
+		return nil, err
 	}
 	l.n++
 	if l.closed = err == nil; l.closed || errors.Is(err, io.EOF) {
@@ -165,7 +165,7 @@ func (l *lineReader) next() ([]byte, error) {
 		line, err = l.r.ReadSlice('\n')
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err //nolint:wrapcheck // records names the file
+		return nil, err
 	}
 	l.closed = err == nil
 	l.long = append(l.long, line[:min(len(line), longest-len(l.long))]...)

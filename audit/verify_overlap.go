@@ -41,7 +41,7 @@ func (v *verifier) settle(ctx context.Context, files []Source) error {
 			return err
 		}
 	}
-	return ctx.Err() //nolint:wrapcheck // the end of the command
+	return ctx.Err()
 }
 
 func (v *verifier) settleBy(f found, overlaps []overlap) {

@@ -57,14 +57,15 @@ func verifyNote(text string, keys []note.Verifier, lines []string) error {
 	case n.Text != strings.Join(lines, "\n")+"\n":
 		return errors.New("was changed: its signature is about something else")
 	}
-	spelled := n.Text + "\n"
+	var spelled strings.Builder
+	spelled.WriteString(n.Text + "\n")
 	for _, signature := range n.Sigs {
 		if _, err := base64.StdEncoding.Strict().DecodeString(signature.Base64); err != nil {
 			return errors.New("was changed: its signature is spelled in another way")
 		}
-		spelled += "— " + signature.Name + " " + signature.Base64 + "\n"
+		spelled.WriteString("— " + signature.Name + " " + signature.Base64 + "\n")
 	}
-	if spelled != text {
+	if spelled.String() != text {
 		return errors.New("was changed: its signature is spelled in another way")
 	}
 	return nil

@@ -140,11 +140,9 @@ func (t *trail) checkSeal(v *verifier, at place, s *stretch, f found, sum [sha25
 	s.key, s.number, s.unsigned, s.ended, s.sealedHash = r.Checkpoint.Next, number, 0, r.Kind == KindEnd, s.hash
 }
 
-// verifySeal is nothing without a problem.
-func (t *trail) verifySeal(v *verifier, at place, r *Record, line []byte, key string) bool {
-	err := verifySeal(r, line, key)
-	if err != nil {
+// verifySeal tells of a checkpoint that its key has not signed.
+func (t *trail) verifySeal(v *verifier, at place, r *Record, line []byte, key string) {
+	if err := verifySeal(r, line, key); err != nil {
 		v.problem(BadSign, at, t, fmt.Sprintf("checkpoint %d %s", r.Checkpoint.Number, err), r.Seq)
 	}
-	return err == nil
 }

@@ -99,10 +99,10 @@ type story [][]byte
 func join(parts ...[][]byte) story { return slices.Concat(parts...) }
 
 // with is a line with a text replaced by another one.
-func with(line []byte, old, new string) []byte {
-	changed := bytes.Replace(line, []byte(old), []byte(new), 1)
+func with(line []byte, before, after string) []byte {
+	changed := bytes.Replace(line, []byte(before), []byte(after), 1)
 	if bytes.Equal(changed, line) {
-		panic(fmt.Sprintf("%q is not in %s", old, line))
+		panic(fmt.Sprintf("%q is not in %s", before, line))
 	}
 	return changed
 }
@@ -117,9 +117,9 @@ func (l story) swapped(i, k int) story {
 func (l story) without(i, k int) story         { return slices.Delete(slices.Clone(l), i, k) }
 func (l story) insert(i int, more story) story { return slices.Insert(slices.Clone(l), i, more...) }
 
-func (l story) changed(i int, old, new string) story {
+func (l story) changed(i int, before, after string) story {
 	l = slices.Clone(l)
-	l[i] = with(l[i], old, new)
+	l[i] = with(l[i], before, after)
 	return l
 }
 
@@ -183,17 +183,19 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 	quiet := func(text string) []byte { return []byte(text) }
 
 	return map[string]verifyCase{
-		"nothing":                  {files: files{l}, want: none, begins: unknown, notes: first, unsigned: ended},
-		"nothing, strictly":        {files: files{l}, check: audit.Check{Strict: true}, want: first, text: "names no process before it", begins: unknown, notes: none},
-		"three processes":          {files: files{join(l, next.lines, third.lines)}, want: none, begins: three, notes: first, unsigned: []int64{0, 0, 0}},
-		"files in another order":   {files: files{third.lines, l[5:], next.lines, l[:5]}, want: none, begins: three, notes: []string{"unknown f4:1 0"}},
-		"two nodes, interleaved":   {files: files{interleaved(l, other.lines)}, want: none, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f1:2 0"}},
-		"a file twice":             {files: files{l, l}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 0-9"}},
-		"files that overlap":       {files: files{l[:7], l[3:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 3-6"}},
-		"files that share a line":  {files: files{l[:3], l[2:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 2-2"}},
-		"files that overlap blind": {files: files{l[:3], l[1:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 1-2"}},
-		"and are not the same":     {files: files{l[:3].changed(2, "prod", "test"), l[1:]}, want: []string{"forgery f2:1 1-2"}, text: "records 1 to 2 are in f1:1, too, and are others there", begins: unknown, notes: first},
-		"nor behind a checkpoint":  {files: files{l, l[:7].changed(6, "prod", "test")}, want: []string{"forgery f2:1 0-6"}, begins: unknown, notes: first},
+		"nothing":                     {files: files{l}, want: none, begins: unknown, notes: first, unsigned: ended},
+		"nothing, strictly":           {files: files{l}, check: audit.Check{Strict: true}, want: first, text: "names no process before it", begins: unknown, notes: none},
+		"three processes":             {files: files{join(l, next.lines, third.lines)}, want: none, begins: three, notes: first, unsigned: []int64{0, 0, 0}},
+		"files in another order":      {files: files{third.lines, l[5:], next.lines, l[:5]}, want: none, begins: three, notes: []string{"unknown f4:1 0"}},
+		"two nodes, interleaved":      {files: files{interleaved(l, other.lines)}, want: none, begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: []string{"unknown f1:1 0", "unknown f1:2 0"}},
+		"a file twice":                {files: files{l, l}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 0-9"}},
+		"files that overlap":          {files: files{l[:7], l[3:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 3-6"}},
+		"files that share a line":     {files: files{l[:3], l[2:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 2-2"}},
+		"files that overlap blind":    {files: files{l[:3], l[1:]}, want: none, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 1-2"}},
+		"of two nodes, interleaved":   {files: files{interleaved(l, other.lines), l[1:4]}, want: none, notes: []string{"unknown f1:1 0", "unknown f1:2 0", "repeated f2:1 1-3"}},
+		"with another one in between": {files: files{join(l[:5], l[3:4].changed(0, "prod", "test"), l[5:]), l[2:4]}, want: []string{"forgery f1:6 3", "forgery f1:6 3"}, begins: unknown, notes: []string{"unknown f1:1 0", "repeated f2:1 2-3"}},
+		"and are not the same":        {files: files{l[:3].changed(2, "prod", "test"), l[1:]}, want: []string{"forgery f2:1 1-2"}, text: "records 1 to 2 are in f1:1, too, and are others there", begins: unknown, notes: first},
+		"nor behind a checkpoint":     {files: files{l, l[:7].changed(6, "prod", "test")}, want: []string{"forgery f2:1 0-6"}, begins: unknown, notes: first},
 
 		"a record changed":            {files: files{l.changed(2, "prod", "test")}, want: []string{"changed f1:3 2"}, text: "was changed: record 3 in f1:4 names another one", begins: unknown, notes: first},
 		"prev changed":                {files: files{l.changed(2, `"prev":"`, `"prev":"A`)}, want: []string{"changed f1:3 2"}, text: "does not name record 1 as it is, and record 3 does not name this one", begins: unknown, notes: first},
@@ -466,7 +468,10 @@ func encode(out *bytes.Buffer, value any) {
 			encode(out, v)
 			separator = " , "
 		}
-		out.WriteString(strings.TrimPrefix("{}", strings.Repeat("{", min(1, len(value)))))
+		if len(value) == 0 {
+			out.WriteString("{")
+		}
+		out.WriteString("}")
 	case []any:
 		out.WriteString("[")
 		for i, v := range value {
@@ -477,7 +482,7 @@ func encode(out *bytes.Buffer, value any) {
 	case string:
 		out.WriteByte('"')
 		for _, r := range value {
-			if r < 0x10000 && (r < ' ' || r == '"' || r == '\\' || rand.IntN(2) == 0) {
+			if r < 0x10000 && (r < ' ' || r == '"' || r == '\\' || rand.IntN(2) == 0) { //nolint:gosec // G404: any spelling will do
 				fmt.Fprintf(out, `\u%04X`, r)
 			} else {
 				out.WriteRune(r)

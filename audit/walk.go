@@ -46,7 +46,7 @@ func (f Form) Walk(ctx context.Context, files []Source, each func(Entry) error) 
 			return m.skipped, err
 		}
 	}
-	return m.skipped, ctx.Err() //nolint:wrapcheck // the end of the command
+	return m.skipped, ctx.Err()
 }
 
 // merger reads files side by side. One is open from its first record to its last.

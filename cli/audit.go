@@ -84,7 +84,7 @@ func trailFiles(cmd *cobra.Command, names []string) ([]audit.Source, *progress) 
 			}
 			file, err := os.Open(name)
 			if err != nil {
-				return nil, err //nolint:wrapcheck // it names the file
+				return nil, err
 			}
 			return p.over(file), nil
 		}}
@@ -119,7 +119,7 @@ type counted struct {
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.ReadCloser.Read(b)
 	c.p.add(int64(n), time.Now())
-	return n, err //nolint:wrapcheck // io.EOF among them
+	return n, err
 }
 
 func (p *progress) add(n int64, now time.Time) {
@@ -130,7 +130,7 @@ func (p *progress) add(n int64, now time.Time) {
 	p.drawn = now
 	part := min(1, float64(p.done)/float64(p.total))
 	bar := strings.Repeat("#", int(part*progressWidth))
-	_, _ = fmt.Fprintf(p.w, "\r[%-*s] %3.0f %%", progressWidth, bar, part*100) //nolint:mnd // of a hundred
+	_, _ = fmt.Fprintf(p.w, "\r[%-*s] %3.0f %%", progressWidth, bar, part*100)
 }
 
 // end takes the bar away.

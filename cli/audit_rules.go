@@ -63,7 +63,7 @@ func addRulesConfig(command *cobra.Command, file *string) {
 func usesOf(cmd *cobra.Command, form audit.Form, file string, args []string) (map[string]audit.Store, []audit.Use, error) {
 	c, err := config.Load(file, all.All())
 	if err != nil {
-		return nil, nil, err //nolint:wrapcheck // each mistake has its place
+		return nil, nil, err
 	}
 	uses := audit.NewUses()
 	err = walkTrail(cmd, form, args, func(e audit.Entry) error { uses.Add(e.Record); return nil })
@@ -128,7 +128,7 @@ func printProposal(w io.Writer, p audit.Proposal, s style) {
 func rulesYAML(rules []audit.Rule) ([]byte, error) {
 	var out bytes.Buffer
 	e := yaml.NewEncoder(&out)
-	e.SetIndent(2) //nolint:mnd // as keymount.yaml is indented
+	e.SetIndent(2)
 	if err := e.Encode(map[string]any{"access": rules}); err != nil {
 		return nil, fmt.Errorf("write the rules: %w", err)
 	}

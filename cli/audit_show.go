@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,9 +21,9 @@ import (
 type showing struct {
 	trailFlags
 
-	filter                             audit.Filter
-	path, outcome, since, until, order string
-	kinds                              []string
+	filter                      audit.Filter
+	path, outcome, since, until string
+	kinds                       []string
 }
 
 func newAuditShow() *cobra.Command {
@@ -95,7 +96,7 @@ func (s *showing) run(cmd *cobra.Command, args []string) error {
 		}
 		if isJSON(cmd) {
 			_, err := out.Write(append(e.Text, '\n'))
-			return err //nolint:wrapcheck // of the output
+			return err
 		}
 		return printer.print(e.Record, found)
 	})
@@ -112,11 +113,11 @@ func (s *showing) parse(now time.Time) error {
 		}
 		s.filter.Path = &pattern
 	}
-	if s.filter.Outcome = audit.Outcome(s.outcome); s.outcome != "" && !contains(outcomes(), s.outcome) {
+	if s.filter.Outcome = audit.Outcome(s.outcome); s.outcome != "" && !slices.Contains(outcomes(), s.outcome) {
 		return usagef("--outcome is %q; it is one of %s", s.outcome, strings.Join(outcomes(), ", "))
 	}
 	for _, kind := range s.kinds {
-		if !contains(kinds(), kind) {
+		if !slices.Contains(kinds(), kind) {
 			return usagef("--kind is %q; it is one of %s", kind, strings.Join(kinds(), ", "))
 		}
 		s.filter.Kinds = append(s.filter.Kinds, audit.Kind(kind))
@@ -135,15 +136,6 @@ func (s *showing) parse(now time.Time) error {
 		return usagef("--until %w", err)
 	}
 	return nil
-}
-
-func contains(list []string, text string) bool {
-	for _, one := range list {
-		if one == text {
-			return true
-		}
-	}
-	return false
 }
 
 // parseTime is a time, or one as long ago; zero for an empty text.
@@ -275,7 +267,7 @@ func (p *recordPrinter) row(at, event, pod, secret, last string, outcome audit.O
 	}
 	line := fmt.Sprintf("%-*s  %s  %-*s  %-*s  %s", widthTime, at, event, widthPod, fit(pod, widthPod), widthSecret, fit(secret, widthSecret), fit(last, widthRule))
 	_, err := fmt.Fprintln(p.w, strings.TrimRight(line, " "))
-	return err //nolint:wrapcheck // of the output
+	return err
 }
 
 // fit cuts a text in its middle, since the ends of a path say most.

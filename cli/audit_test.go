@@ -53,9 +53,9 @@ func trail(ts *testscript.TestScript, neg bool, args []string) {
 	write("container.log", slices.Insert(container, 3, []byte(`2026-09-21T14:00:00.1Z stderr F {"level":"INFO","msg":"serving"}`))...)
 }
 
-func replaced(lines [][]byte, i int, old, new string) [][]byte {
+func replaced(lines [][]byte, i int, before, after string) [][]byte {
 	lines = slices.Clone(lines)
-	lines[i] = bytes.Replace(lines[i], []byte(old), []byte(new), 1)
+	lines[i] = bytes.Replace(lines[i], []byte(before), []byte(after), 1)
 	return lines
 }
 
