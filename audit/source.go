@@ -114,8 +114,11 @@ func (f Form) hold(text []byte, line int, each func(found) bool) bool {
 	}
 	one := find(text)
 	one.line = line
+	if one.err == nil {
+		return each(one)
+	}
 	const front = `{"at":"`
-	if i := bytes.LastIndex(text, []byte(front)); one.err != nil && i > 0 && bytes.HasPrefix(text, []byte(front)) {
+	if i := bytes.LastIndex(text, []byte(front)); i > 0 && bytes.HasPrefix(text, []byte(front)) {
 		if second := find(text[i:]); second.err == nil && second.head.kind == KindBegin {
 			second.line = line
 			return each(found{line: line, half: true}) && each(second)
