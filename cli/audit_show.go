@@ -216,6 +216,9 @@ func (p *recordPrinter) event(r *audit.Record, one audit.Shown) error {
 		if p.news {
 			last = strings.Join(one.New, ", ")
 		}
+		if r.Kind != audit.KindMount {
+			event, _ = describe(r)
+		}
 	case one.Count != nil:
 		pod, event, what = &one.Count.Pod, fmt.Sprintf("same, %d x", one.Count.Count), "class "+one.Count.Class
 	case r.Kind == audit.KindMount: // it failed before its secrets were known

@@ -137,5 +137,8 @@ func (s *story) evening() {
 	s.seal(s.chain.Checkpoint())
 	s.add(mount("shop", "api-5", audit.Failed, secret("secret/shop/later", audit.Failed, "stores[0].access[0]")))
 	s.add(mount("shop", "api-6", audit.Failed))
-	s.add(audit.Record{Kind: audit.KindStale, Stale: &audit.Stale{State: "begin", Store: "prod", Cause: "store unavailable"}})
+	s.add(audit.Record{
+		Kind: audit.KindStale, Stale: &audit.Stale{State: "begin", Store: "prod", Cause: "store unavailable"},
+		Secrets: []audit.Secret{secret("secret/shop/db", audit.Granted, "stores[0].access[0]")},
+	})
 }

@@ -51,7 +51,7 @@ The exit code is 0 when all is verified, 3 when there are problems, 1 when a fil
 	v.addFlags(command)
 	flags := command.Flags()
 	flags.StringArrayVar(&v.nodes, "node", nil, "a node that may occur; may be repeated (default: any)")
-	flags.StringArrayVar(&v.keys, "key", nil, "a key that begins of processes are signed with, as audit.keyFile has its public half; may be repeated")
+	flags.StringArrayVar(&v.keys, "key", nil, "the public half of audit.keyFile, as 'keymount audit keygen' prints it, which begins of processes must be signed with; may be repeated")
 	flags.StringArrayVar(&v.expect, "expect", nil, "a checkpoint that must be there: NUMBER:HASH, or a file that ends with it; may be repeated")
 	flags.BoolVar(&v.strict, "strict", false, "take a process without a known one before it for a problem")
 	return command
