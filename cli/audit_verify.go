@@ -28,8 +28,8 @@ func newAuditVerify() *cobra.Command {
 		Short: "Tell whether the audit trail is as it was written",
 		Long: `Hold the records of the trail against each other and against their signatures, and say where
 one was changed, removed, repeated or moved, where the end was cut, and where a file is missing.
-Files may be given in any order, and twice. A file that begins with the trail of a process
-already begun is a problem, unless --expect names the checkpoint that it goes on from.
+Files may be given in any order, and twice. A trail of which the begin is not there is a problem,
+unless --expect gives a file with the very checkpoint that it goes on from.
 
 Records that were cut off the end of the trail are missed by what came later: the next process
 names the last checkpoint before it; otherwise give a checkpoint that has left the node in time,
