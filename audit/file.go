@@ -277,8 +277,8 @@ func (f *File) Close() error {
 
 // flock takes the lock of a file for this process; false where another has it.
 func flock(file *os.File) (bool, error) {
-	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // G115: a file descriptor is small
-	if err == syscall.EWOULDBLOCK {                                       //nolint:errorlint // an errno is never wrapped
+	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return false, nil
 	}
 	return err == nil, err

@@ -70,7 +70,7 @@ func pollable(file *os.File) *os.File {
 	if err != nil || about.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
 		return nil
 	}
-	fd, err := syscall.Dup(int(file.Fd())) //nolint:gosec // G115: a file descriptor is small
+	fd, err := syscall.Dup(int(file.Fd()))
 	if err != nil {
 		return nil
 	}
@@ -79,5 +79,5 @@ func pollable(file *os.File) *os.File {
 		_ = syscall.Close(fd)
 		return nil
 	}
-	return os.NewFile(uintptr(fd), file.Name()) //nolint:gosec // G115: as above
+	return os.NewFile(uintptr(fd), file.Name())
 }

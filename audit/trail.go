@@ -115,6 +115,9 @@ func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, t.fullLocked())
 	}
 	t.tellLostLocked()
+	if err := t.signLocked(checkpointRecords); err != nil {
+		return 0, 0, err
+	}
 	lines, first, err := t.chain.Append(r)
 	if err != nil {
 		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, err)
@@ -124,10 +127,15 @@ func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 		last = first + int64(i)
 		t.enqueueLocked(line, last, nil)
 	}
-	if t.chain.Unsigned() >= checkpointRecords {
-		return first, last, t.checkpointLocked()
+	return first, last, t.signLocked(checkpointRecords)
+}
+
+// signLocked makes a checkpoint where so many records are not signed.
+func (t *Trail) signLocked(least int) error {
+	if t.chain.Unsigned() < least {
+		return nil
 	}
-	return first, last, nil
+	return t.checkpointLocked()
 }
 
 // fullLocked is the failure of a sink that is too far behind; nil without one.
@@ -242,18 +250,18 @@ func (t *Trail) During(ctx context.Context, serve func() error) error {
 	_ = t.await(ctx, t.next()-1, true) // a sink that takes nothing has said so
 	stop()
 	feeds.Wait()
-	t.Close()
+	t.Close(ctx)
 	return err
 }
 
 // Close gives the sinks back; During does it, too.
-func (t *Trail) Close() {
+func (t *Trail) Close(ctx context.Context) {
 	if t == nil {
 		return
 	}
 	for _, f := range t.feeds {
 		if err := f.sink.Close(); err != nil {
-			t.o.Log.LogAttrs(context.Background(), slog.LevelError, "the audit trail was not closed",
+			t.o.Log.LogAttrs(ctx, slog.LevelError, "the audit trail was not closed",
 				slog.String("sink", f.sink.Name()), slog.String("error", err.Error()))
 		}
 	}
@@ -284,10 +292,8 @@ func (t *Trail) tick(ctx context.Context) {
 				t.sumLocked()
 			}
 			t.tellLostLocked()
-			if t.chain.Unsigned() > 0 {
-				if err := t.checkpointLocked(); err != nil {
-					t.o.Log.LogAttrs(ctx, slog.LevelError, "the audit trail is not signed", slog.String("error", err.Error()))
-				}
+			if err := t.signLocked(1); err != nil {
+				t.o.Log.LogAttrs(ctx, slog.LevelError, "the audit trail is not signed", slog.String("error", err.Error()))
 			}
 			t.mu.Unlock()
 		}

@@ -37,13 +37,13 @@ func options(sinks ...audit.Sink) audit.Options {
 }
 
 // during runs a trail for a story.
-func during(t testing.TB, o audit.Options, story func(*audit.Trail)) {
-	t.Helper()
+func during(tb testing.TB, o audit.Options, story func(*audit.Trail)) {
+	tb.Helper()
 	trail, err := audit.New(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	_ = trail.During(t.Context(), func() error { story(trail); return nil })
+	_ = trail.During(tb.Context(), func() error { story(trail); return nil })
 }
 
 // openFile is a file sink, with changes to its options.
@@ -60,19 +60,19 @@ func openFile(t *testing.T, name string, changes ...func(*audit.FileOptions)) *a
 	return file
 }
 
-func path(t testing.TB, text string) store.Path {
-	t.Helper()
+func path(tb testing.TB, text string) store.Path {
+	tb.Helper()
 	p, err := store.ParsePath(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
 
 // mounted is the delivery of version of shop/db to a pod.
-func mounted(t testing.TB, pod, version string) *record.Mount {
-	t.Helper()
-	db := path(t, "shop/db")
+func mounted(tb testing.TB, pod, version string) *record.Mount {
+	tb.Helper()
+	db := path(tb, "shop/db")
 	return &record.Mount{
 		Pod: auth.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "api"}, Class: "app", Files: 1,
 		Versions: []string{"hash-of-" + version}, Began: time.Now(), Took: time.Millisecond, Code: codes.OK,
@@ -247,7 +247,7 @@ func TestPipeThatIsNotRead(t *testing.T) {
 				if err := trail.Record(t.Context(), mounted(t, "known", "3")); err != nil {
 					t.Error(err)
 				}
-				for i := 0; i < 200; i++ { // more than a pipe holds
+				for i := range 200 { // more than a pipe holds
 					m := mounted(t, fmt.Sprint("new-", i), "3")
 					m.Reads[0].Files = []string{strings.Repeat("f", 4000)}
 					if err := trail.Record(t.Context(), m); err != nil {
@@ -495,12 +495,12 @@ func TestRecordNearADeadline(t *testing.T) {
 // A bug in the trail is no way around it.
 func TestBugInTheTrail(t *testing.T) {
 	for goOn, want := range map[bool]error{false: audit.ErrNotWritten, true: nil} {
+		var nothing *time.Time
 		broken := false
 		o := options(audit.Stdout(io.Discard, ""))
 		o.Continue = goOn
 		o.Now = func() time.Time {
 			if broken {
-				var nothing *time.Time
 				return *nothing
 			}
 			return time.Now()

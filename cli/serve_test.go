@@ -22,8 +22,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/audit"
+	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/cli"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/bundle"

@@ -62,7 +62,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (*Node, error) {
 	}
 	all, err := listen(ctx, c, o, key, folder, trail)
 	if err != nil {
-		trail.Close()
+		trail.Close(ctx)
 		folder.Close()
 		return nil, err
 	}

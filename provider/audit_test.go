@@ -48,7 +48,9 @@ func keepTrail(t *testing.T) *trail {
 	made := &trail{Trail: kept, file: name}
 	made.end = func() {
 		if stop(); ended != nil {
-			<-ended
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 			ended = nil
 		}
 	}
@@ -112,25 +114,39 @@ func TestEveryMountHasOneOutcome(t *testing.T) {
 		"a rule": {objects: "[{path: blog/db, key: password, file: a}]", code: codes.PermissionDenied, outcome: audit.Denied, secrets: []audit.Secret{
 			{Outcome: audit.Denied, Path: "blog/db", Rule: rule, List: "paths", Scope: audit.ScopePath, Store: "default"},
 		}},
-		"the store's denial": {objects: "[{path: shop/denied, key: password, file: a}]", code: codes.PermissionDenied, outcome: audit.Denied,
-			secrets: []audit.Secret{unread("shop/denied", audit.Denied, "denied by the store")}},
-		"absent": {objects: "[{path: shop/none, key: password, file: a}]", code: codes.NotFound, outcome: audit.NotFound,
-			secrets: []audit.Secret{unread("shop/none", audit.NotFound, "not found")}},
-		"absent, optional": {objects: "[{path: shop/none, key: password, file: a, optional: true}]", code: codes.OK, outcome: audit.Granted,
-			secrets: []audit.Secret{unread("shop/none", audit.NotFound, "not found")}},
+		"the store's denial": {
+			objects: "[{path: shop/denied, key: password, file: a}]", code: codes.PermissionDenied, outcome: audit.Denied,
+			secrets: []audit.Secret{unread("shop/denied", audit.Denied, "denied by the store")},
+		},
+		"absent": {
+			objects: "[{path: shop/none, key: password, file: a}]", code: codes.NotFound, outcome: audit.NotFound,
+			secrets: []audit.Secret{unread("shop/none", audit.NotFound, "not found")},
+		},
+		"absent, optional": {
+			objects: "[{path: shop/none, key: password, file: a, optional: true}]", code: codes.OK, outcome: audit.Granted,
+			secrets: []audit.Secret{unread("shop/none", audit.NotFound, "not found")},
+		},
 		"no such key": {objects: "[{path: shop/db, key: none, file: a}]", code: codes.NotFound, outcome: audit.NotFound, secrets: []audit.Secret{keyless}},
-		"an odd answer": {objects: "[{path: shop/broken, key: password, file: a}]", code: codes.FailedPrecondition, outcome: audit.Failed,
+		"an odd answer": {
+			objects: "[{path: shop/broken, key: password, file: a}]", code: codes.FailedPrecondition, outcome: audit.Failed,
 			secrets: []audit.Secret{func() audit.Secret {
 				s := unread("shop/broken", audit.Failed, "invalid")
 				s.Request = "request-7"
 				return s
-			}()}},
-		"a deadline": {objects: "[{path: shop/late, key: password, file: a}]", code: codes.FailedPrecondition, outcome: audit.Failed,
-			secrets: []audit.Secret{unread("shop/late", audit.Failed, "")}},
-		"a panic of a store": {objects: "[{path: shop/bug, key: password, file: a}]", code: codes.Internal, outcome: audit.Failed,
-			secrets: []audit.Secret{unread("shop/bug", audit.Failed, "")}},
-		"some, and one fails": {objects: "[{path: shop/db, key: password, file: a}, {path: shop/none, key: b, file: b}]", code: codes.NotFound, outcome: audit.NotFound,
-			secrets: []audit.Secret{keyless, unread("shop/none", audit.NotFound, "not found")}},
+			}()},
+		},
+		"a deadline": {
+			objects: "[{path: shop/late, key: password, file: a}]", code: codes.FailedPrecondition, outcome: audit.Failed,
+			secrets: []audit.Secret{unread("shop/late", audit.Failed, "")},
+		},
+		"a panic of a store": {
+			objects: "[{path: shop/bug, key: password, file: a}]", code: codes.Internal, outcome: audit.Failed,
+			secrets: []audit.Secret{unread("shop/bug", audit.Failed, "")},
+		},
+		"some, and one fails": {
+			objects: "[{path: shop/db, key: password, file: a}, {path: shop/none, key: b, file: b}]", code: codes.NotFound, outcome: audit.NotFound,
+			secrets: []audit.Secret{keyless, unread("shop/none", audit.NotFound, "not found")},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := w.volume(pod("shop", "api"), test.objects)
