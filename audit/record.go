@@ -113,7 +113,8 @@ type Predecessor struct {
 type Checkpoint struct {
 	// Next is the public key of the next checkpoint; empty in the last of a process.
 	Next string `json:"next,omitempty"`
-	// Note is the signed text: node, boot, Number, Seq, Prev, At and Next, each on a line.
+	// Note is the signed text: what it is, then Kind, Node, Boot, Number, Seq, Prev, At and
+	// Next, each on a line.
 	Note string `json:"note"`
 	// Number counts the checkpoints of a node, over its processes.
 	Number int64 `json:"number"`
