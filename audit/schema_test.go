@@ -336,6 +336,29 @@ func unseen(of reflect.Type, seen map[string]bool) []string {
 	return slices.Compact(missing)
 }
 
+// The manual shows a record of each kind, as they are.
+func TestRecordsOfTheManual(t *testing.T) {
+	text, err := os.ReadFile("../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]bool{}
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSuffix(line, []byte("\n")); bytes.HasPrefix(line, []byte(`{"at":`)) {
+			hold(t, line, map[string]bool{})
+			kinds[string(read(t, line).Kind)] = true
+			if canonical, err := audit.Canonical(line); err != nil || !bytes.Equal(canonical, line) {
+				t.Errorf("is not as it was written: %s", line)
+			}
+		}
+	}
+	for _, want := range readSource(t).constants["Kind"] {
+		if !kinds[want] {
+			t.Errorf("docs/audit.md shows no record of kind %s", want)
+		}
+	}
+}
+
 // A schema that takes everything would hold nothing.
 func TestSchemaRefuses(t *testing.T) {
 	against, err := compiled()
