@@ -21,6 +21,7 @@
 {{- $mistakes = append $mistakes (printf "config.stateFolder: %q is not in %s, the folder of a node that keymount sees for it; remove it, or set state.hostPath" . $.Values.state.hostPath) -}}
 {{- end -}}
 {{- end -}}
+{{- $mistakes = concat $mistakes (include "keymount.auditMistakes" . | fromJsonArray) -}}
 {{- if and .Values.versionKey.existingSecret (not (include "keymount.versionKey" .)) -}}
 {{- $mistakes = append $mistakes (printf "versionKey.existingSecret: config.versionKeyFile is %q, so that nothing reads it; remove one of the two" .Values.config.versionKeyFile) -}}
 {{- end -}}
@@ -58,6 +59,47 @@
 {{- end -}}
 {{- if dig "rollingUpdate" "maxSurge" nil .Values.updateStrategy -}}
 {{- $mistakes = append $mistakes "updateStrategy.rollingUpdate.maxSurge: two keymounts cannot serve the socket of one node; use maxUnavailable" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{/* Those about the audit trail, as a JSON list. */}}
+{{- define "keymount.auditMistakes" -}}
+{{- $mistakes := list -}}
+{{- $audit := .Values.config.audit | default dict -}}
+{{- $folder := .Values.audit.file.hostPath -}}
+{{- if dig "enabled" true $audit -}}
+{{- with $audit.file -}}
+{{- if not $.Values.audit.file.enabled -}}
+{{- $mistakes = append $mistakes (printf "config.audit.file: %q is in no folder of a node, and keymount may write nowhere else; remove it and set audit.file.enabled=true" .) -}}
+{{- else if ne (dir .) $folder -}}
+{{- $mistakes = append $mistakes (printf "config.audit.file: %q is not in %s, the folder of a node that keymount sees for it; remove it, or set audit.file.hostPath" . $folder) -}}
+{{- end -}}
+{{- end -}}
+{{- with $audit.stateFile -}}
+{{- if not $.Values.state.enabled -}}
+{{- $mistakes = append $mistakes (printf "config.audit.stateFile: %q is in no folder of a node, and ends with the pod; remove it and set state.enabled=true" .) -}}
+{{- else if ne (dir .) $.Values.state.hostPath -}}
+{{- $mistakes = append $mistakes (printf "config.audit.stateFile: %q is not in %s, the folder of a node that keymount sees for it; remove it, or set state.hostPath" . $.Values.state.hostPath) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.audit.key.existingSecret (not (has $audit.keyFile (list nil "audit.key" "/etc/keymount/audit.key"))) -}}
+{{- $mistakes = append $mistakes (printf "audit.key.existingSecret: config.audit.keyFile is %q, so that nothing reads it; remove one of the two" $audit.keyFile) -}}
+{{- end -}}
+{{- else -}}
+{{- if .Values.audit.file.enabled -}}
+{{- $mistakes = append $mistakes "audit.file.enabled: config.audit.enabled is false, so that nothing is written; remove one of the two" -}}
+{{- end -}}
+{{- if .Values.audit.key.existingSecret -}}
+{{- $mistakes = append $mistakes "audit.key.existingSecret: config.audit.enabled is false, so that nothing is signed; remove one of the two" -}}
+{{- end -}}
+{{- end -}}
+{{- $taken := list .Values.providersDir "/etc/keymount" -}}
+{{- if .Values.state.enabled -}}
+{{- $taken = append $taken .Values.state.hostPath -}}
+{{- end -}}
+{{- if and .Values.audit.file.enabled (has $folder $taken) -}}
+{{- $mistakes = append $mistakes (printf "audit.file.hostPath: %s is taken for something else; name a folder of its own" $folder) -}}
 {{- end -}}
 {{- toJson $mistakes -}}
 {{- end -}}

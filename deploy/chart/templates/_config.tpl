@@ -20,7 +20,30 @@
 {{- if and .Values.state.enabled (not (hasKey $config "stateFolder")) -}}
 {{- $_ := set $config "stateFolder" (printf "%s/state" .Values.state.hostPath) -}}
 {{- end -}}
+{{- with include "keymount.audit" . | fromYaml -}}
+{{- $_ := set $config "audit" . -}}
+{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/*
+The part about the audit trail: where a file of it is, the key, and, for a trail that goes to
+standard output alone, the file by which a new process names the trail before it.
+*/}}
+{{- define "keymount.audit" -}}
+{{- $audit := deepCopy (.Values.config.audit | default dict) -}}
+{{- if dig "enabled" true $audit -}}
+{{- if and .Values.audit.file.enabled (not (hasKey $audit "file")) -}}
+{{- $_ := set $audit "file" (printf "%s/audit.jsonl" .Values.audit.file.hostPath) -}}
+{{- end -}}
+{{- if and .Values.state.enabled (not $audit.file) (not (hasKey $audit "stateFile")) -}}
+{{- $_ := set $audit "stateFile" (printf "%s/audit.state" .Values.state.hostPath) -}}
+{{- end -}}
+{{- if and .Values.audit.key.existingSecret (not (hasKey $audit "keyFile")) -}}
+{{- $_ := set $audit "keyFile" "audit.key" -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $audit -}}
 {{- end -}}
 
 {{/* The file, byte for byte as the ConfigMap holds it. */}}
