@@ -13,11 +13,18 @@ import (
 // name; empty keeps none.
 type stateFile string
 
-// ReadState reads the last checkpoint that an earlier process has kept; nil where there is
-// none, or no name of a file.
-func ReadState(s string) (*Predecessor, error) {
+// OpenState reads the last checkpoint that an earlier process has kept; nil where there is
+// none, or no name of a file. It fails where the file could not be replaced later.
+func OpenState(s string) (*Predecessor, error) {
 	if s == "" {
 		return nil, nil //nolint:nilnil // none is no error
+	}
+	probe, err := os.CreateTemp(filepath.Dir(s), ".audit-*")
+	if err == nil {
+		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit.stateFile: %w; name a file in a folder that keymount may write to", err)
 	}
 	text, err := os.ReadFile(s)
 	if errors.Is(err, fs.ErrNotExist) {

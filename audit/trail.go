@@ -110,6 +110,9 @@ func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 	switch {
 	case t.ended:
 		return 0, 0, fmt.Errorf("%w: keymount is stopping", ErrNotWritten)
+	case len(t.feeds) == 0: // its file could not be opened, and it goes on
+		t.loseLocked()
+		return 0, 0, fmt.Errorf("%w: it has no sink", ErrNotWritten)
 	case !t.o.Continue && t.fullLocked() != nil:
 		t.loseLocked()
 		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, t.fullLocked())

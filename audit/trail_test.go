@@ -403,22 +403,26 @@ func last[T any](list []T, n int) T { return list[len(list)-n] }
 // A trail to standard output has its predecessor in the state file.
 func TestStateFile(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "audit.state")
-	if p, err := audit.ReadState(state); p != nil || err != nil {
+	if p, err := audit.OpenState(state); p != nil || err != nil {
 		t.Fatalf("before the first process: %v, %v", p, err)
 	}
 	var out bytes.Buffer
 	during(t, options(audit.Stdout(&out, state)), func(*audit.Trail) {})
-	p, err := audit.ReadState(state)
+	p, err := audit.OpenState(state)
 	if err != nil || p == nil {
 		t.Fatalf("%v, %v", p, err)
 	}
 	if end := read(t, last(bytes.SplitAfter(out.Bytes(), []byte("\n")), 2)); p.Boot != end.Boot || p.Number != end.Checkpoint.Number {
 		t.Errorf("got %+v, want the end %+v", p, end)
 	}
+	elsewhere := filepath.Join(filepath.Dir(state), "none", "audit.state")
+	if _, err := audit.OpenState(elsewhere); err == nil || !strings.Contains(err.Error(), "name a file in a folder that keymount may write to") {
+		t.Errorf("of a folder that is not there: %v", err)
+	}
 	if err := os.WriteFile(state, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := audit.ReadState(state); err == nil || !strings.Contains(err.Error(), "holds no checkpoint") {
+	if _, err := audit.OpenState(state); err == nil || !strings.Contains(err.Error(), "holds no checkpoint") {
 		t.Errorf("of half a file: %v", err)
 	}
 }
@@ -490,6 +494,22 @@ func TestRecordNearADeadline(t *testing.T) {
 	defer cancel()
 	if err := trail.Record(ctx, mounted(t, "api-0", "3")); !errors.Is(err, audit.ErrNotWritten) || ctx.Err() != nil {
 		t.Errorf("got %v, and the deadline %v", err, ctx.Err())
+	}
+}
+
+// A trail that goes on without any sink says how many records it lacks.
+func TestNoSink(t *testing.T) {
+	o := options()
+	o.Continue = true
+	trail, err := audit.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Record(t.Context(), mounted(t, "api-0", "3")); err != nil {
+		t.Error(err)
+	}
+	if got := trail.Tally(); got.Lost != 1 || got.Records != 0 {
+		t.Errorf("got %+v, want one record lost", got)
 	}
 }
 
