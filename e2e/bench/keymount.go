@@ -64,7 +64,7 @@ func configure(ctx context.Context, socket, address string, c *cluster, o option
 sockets: [%[5]s]
 versionKeyFile: version.key
 metrics: %[6]s
-`, storeName, address, pace(o), c.issuer.Name, socket, metrics)
+%[7]s`, storeName, address, pace(o), c.issuer.Name, socket, metrics, trail(o))
 	for name, content := range map[string]string{configFile: config, "jwks.json": string(keys), "version.key": rand.Text() + rand.Text()} {
 		if err := os.WriteFile(filepath.Join(filepath.Dir(socket), name), []byte(content), 0o600); err != nil {
 			return "", fmt.Errorf("configure keymount: %w", err)
@@ -81,6 +81,15 @@ func pace(o options) string {
 		text += fmt.Sprintf("    refreshMax: %s\n", o.Refresh)
 	}
 	return text
+}
+
+// trail is the part of keymount.yaml about the audit trail, which an older keymount beside
+// this one does not know.
+func trail(o options) string {
+	if o.Audit == "" {
+		return ""
+	}
+	return "audit: " + o.Audit + "\n"
 }
 
 func freeAddress(ctx context.Context) (string, error) {

@@ -33,16 +33,17 @@ import (
 // options are what is measured.
 type options struct {
 	Pods        int           `json:"pods"`
-	Objects     int           `json:"objects"`     // of each pod
-	Accounts    int           `json:"accounts"`    // of scenario b; in a each pod has its own
-	Bytes       int           `json:"bytes"`       // of each value
-	AtOnce      int           `json:"atOnce"`      // mounts
-	Delay       time.Duration `json:"delay"`       // of each request
-	Refresh     time.Duration `json:"refresh"`     // of keymount.yaml
-	Rounds      int           `json:"rounds"`      // of republishes within refresh
-	Republishes int           `json:"republishes"` // mounts after that
-	Churn       int           `json:"churn"`       // pods that come and go
-	Settle      time.Duration `json:"settle"`      // after that
+	Objects     int           `json:"objects"`         // of each pod
+	Accounts    int           `json:"accounts"`        // of scenario b; in a each pod has its own
+	Bytes       int           `json:"bytes"`           // of each value
+	AtOnce      int           `json:"atOnce"`          // mounts
+	Delay       time.Duration `json:"delay"`           // of each request
+	Refresh     time.Duration `json:"refresh"`         // of keymount.yaml
+	Rounds      int           `json:"rounds"`          // of republishes within refresh
+	Republishes int           `json:"republishes"`     // mounts after that
+	Churn       int           `json:"churn"`           // pods that come and go
+	Settle      time.Duration `json:"settle"`          // after that
+	Audit       string        `json:"audit,omitempty"` // of keymount.yaml
 
 	Beside  string  `json:"beside,omitempty"` // another program, with its arguments
 	Dialect dialect `json:"dialect,omitempty"`
@@ -80,6 +81,7 @@ func parse(arguments []string) (o options, output string) {
 	flags.IntVar(&o.Republishes, "republishes", 10_000, "mounts of running pods after that, for what stays in memory")
 	flags.IntVar(&o.Churn, "churn", 1100, "pods that come and go after that")
 	flags.DurationVar(&o.Settle, "settle", 65*time.Second, "time after that in which nothing is mounted; keymount returns free memory every minute")
+	flags.StringVar(&o.Audit, "audit", "", "audit of keymount.yaml, such as '{enabled: false}' or '{file: audit.jsonl}'; by default the trail goes to standard output")
 	flags.StringVar(&o.Beside, "beside", "", besideHelp)
 	flags.StringVar((*string)(&o.Dialect), "beside-dialect", string(dialectVault), "how classes for the other program are spelt: vault or keymount")
 	flags.IntVar(&o.Turns, "beside-turns", 3, "times that each program starts anew and goes through the storms; printed are medians")
