@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -18,8 +20,9 @@ const (
 type Sink interface {
 	// Name is for messages.
 	Name() string
-	// Write takes bytes, like [io.Writer], and returns within seconds. After an error the rest
-	// is written again, from the byte on that it did not take.
+	// Write takes whole lines, like [io.Writer], and returns within seconds. After an error the
+	// rest is written again, from the byte on that it did not take; after errAnew, from the
+	// begin of the line.
 	Write(lines []byte) (int, error)
 	// Checkpoint is called when all lines up to a checkpoint are written.
 	Checkpoint(last Predecessor) error
@@ -34,8 +37,12 @@ type segment struct {
 	checkpoint *Predecessor // of the line, if it is one
 }
 
-// errNoAnswer is the failure of a sink that has been given lines and has not returned.
-var errNoAnswer = errors.New("it does not take what is written to it")
+// errSlow is the failure of a sink that has not failed.
+var errSlow = errors.New("records come faster than it takes them")
+
+// errAnew asks for the unfinished line again, from its beginning: what the sink has taken of
+// it is out of reach.
+var errAnew = errors.New("the file was moved away within a line")
 
 // feed brings lines to a sink in their order. The lock of its Trail guards it.
 type feed struct {
@@ -62,7 +69,7 @@ func (f *feed) failure() error {
 	if f.failed != nil {
 		return f.failed
 	}
-	return errors.New(f.sink.Name() + ": " + errNoAnswer.Error())
+	return fmt.Errorf("%s: %w", f.sink.Name(), errSlow)
 }
 
 // run writes until ctx ends.
@@ -102,14 +109,19 @@ func (f *feed) take(t *Trail) []segment {
 
 // write has the sink take a batch, however many tries that needs; false when ctx ends first.
 func (f *feed) write(ctx context.Context, t *Trail, batch []segment) bool {
-	var bytes []byte
+	var text []byte
 	for _, s := range batch {
-		bytes = append(bytes, s.line...)
+		text = append(text, s.line...)
 	}
 	last := batch[len(batch)-1]
 	pause := firstPause
-	for rest := bytes; ; {
+	for rest := text; ; {
 		n, err := f.sink.Write(rest)
+		if errors.Is(err, errAnew) {
+			done := text[:len(text)-len(rest)]
+			rest = text[bytes.LastIndexByte(done, '\n')+1:]
+			continue
+		}
 		if rest = rest[n:]; len(rest) == 0 && err == nil && last.checkpoint != nil {
 			err = f.sink.Checkpoint(*last.checkpoint)
 		}
@@ -129,7 +141,7 @@ func (f *feed) write(ctx context.Context, t *Trail, batch []segment) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.behind -= len(bytes)
+	f.behind -= len(text)
 	f.taken = last.seq + 1
 	close(t.moved)
 	t.moved = make(chan struct{})

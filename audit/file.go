@@ -48,6 +48,8 @@ type File struct {
 	lock  *os.File
 	file  *os.File // nil after a failure to open it
 	size  int64
+	torn  bool // the file ends within a line of another process
+	part  bool // the file ends within a line of this one
 	began time.Time
 	last  *Predecessor // in the file, or in the newest one put aside
 }
@@ -93,8 +95,7 @@ func (f *File) takeLock(ctx context.Context) error {
 	}
 }
 
-// open begins to append. A line that a killed process left unfinished is ended: it is no
-// record, and the next one has a line of its own.
+// open begins to append. Nothing is written yet: a full disk is no reason not to start.
 func (f *File) open() error {
 	file, err := os.OpenFile(f.o.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND, fileMode)
 	if err != nil {
@@ -104,13 +105,11 @@ func (f *File) open() error {
 	if err == nil && !about.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", f.o.Path)
 	}
-	if err == nil && about.Size() > 0 && !endsLine(file, about.Size()) {
-		_, err = file.WriteString("\n")
-	}
 	if err != nil {
 		return fmt.Errorf("audit.file: %w", errors.Join(err, file.Close()))
 	}
 	f.file, f.size, f.began = file, about.Size(), f.o.Now()
+	f.torn = f.size > 0 && !endsLine(file, f.size)
 	return nil
 }
 
@@ -202,8 +201,17 @@ func (f *File) Write(lines []byte) (int, error) {
 	if err := f.reopen(); err != nil {
 		return 0, err
 	}
+	if f.torn { // what a killed process left is no record, and the next one has a line of its own
+		if _, err := f.file.WriteString("\n"); err != nil {
+			return 0, fmt.Errorf("audit.file: %w", err)
+		}
+		f.torn = false
+	}
 	n, err := f.file.Write(lines)
-	f.size += int64(n)
+	if n > 0 {
+		f.size += int64(n)
+		f.part = lines[n-1] != '\n'
+	}
 	if err == nil && f.o.Always {
 		err = f.file.Sync()
 	}
@@ -228,7 +236,14 @@ func (f *File) reopen() error {
 	}
 	_ = f.file.Close() // what it took is written
 	f.file = nil
-	return f.open()
+	if err := f.open(); err != nil {
+		return err
+	}
+	if f.part {
+		f.part = false
+		return errAnew
+	}
+	return nil
 }
 
 // Checkpoint implements [Sink].

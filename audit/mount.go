@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/keymount/keymount/access"
-	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/record"
@@ -24,6 +23,14 @@ import (
 const (
 	maxText = 1024 // of messages, roles and paths
 	maxID   = 253  // of versions and the names that stores and clusters give
+)
+
+const (
+	// maxRefused is how many secrets of a mount that failed are recorded: a class that is
+	// refused as a whole must not fill the trail at each try.
+	maxRefused = 64
+	// maxTokens bounds the tokens of a record, and the stores that each is for.
+	maxTokens = 16
 )
 
 // volume is a class in a pod, mounted again and again by the driver.
@@ -57,33 +64,40 @@ func (t *Trail) Record(ctx context.Context, m *record.Mount) error {
 }
 
 func (t *Trail) record(ctx context.Context, m *record.Mount) error {
-	key := volume{m.Pod.UID, class.Shorten(m.Class)}
+	key := volume{cut(m.Pod.UID, maxID), cut(m.Class, maxID)}
 	now := deliveryOf(m)
 	before := t.deliveredTo(key)
 	if m.Code == codes.OK {
 		t.tellStale(m, before, now)
-		if before != nil && before.content == now.content && !t.o.Full {
-			t.count(key, m)
+		if before != nil && before.content == now.content {
+			t.again(key, m, mountRecord(m, before))
 			t.remember(key, m, now)
 			return nil
 		}
 	}
-	first, last, err := t.put(mountRecord(m, before))
+	first, last, err := t.putMount(ctx, key, mountRecord(m, before))
 	if err == nil {
 		err = t.await(ctx, last, !t.o.Continue)
 	}
 	if err != nil && !t.o.Continue {
 		t.withdraw(m, first)
-		return err
+		return fmt.Errorf("%w%s", err, cure)
 	}
 	t.remember(key, m, now)
 	return nil
 }
 
+// again is for a mount that delivers the same as before: nothing waits for its record.
+func (t *Trail) again(key volume, m *record.Mount, r Record) {
+	if !t.o.Full || t.put(r) != nil {
+		t.count(key, m)
+	}
+}
+
 // withdraw says of a record that its mount was answered with an error: it may yet be written.
 func (t *Trail) withdraw(m *record.Mount, seq int64) {
 	if m.Code == codes.OK && seq > 0 { // or else it is in no line
-		_, _, _ = t.put(Record{Kind: KindWithdrawn, Withdrawn: &Withdrawn{Seq: seq}}) // or the lost ones are counted
+		_ = t.put(Record{Kind: KindWithdrawn, Withdrawn: &Withdrawn{Seq: seq}}) // or the lost ones are counted
 	}
 }
 
@@ -101,7 +115,20 @@ func (t *Trail) remember(key volume, m *record.Mount, d *delivered) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.volumes.Add(key, d, int64(len(key.podUID)+len(key.class)+200+64*len(d.versions)))
+	t.volumes.Add(key, d, d.held()+int64(len(key.podUID)+len(key.class)))
+}
+
+// held is about the memory that d takes, in bytes.
+func (d *delivered) held() int64 {
+	const own, text = 256, 16 // of an entry, and of a text beside its bytes
+	held := own
+	for i := range d.versions {
+		held += 2*text + len(d.versions[i]) + len(d.secrets[i])
+	}
+	for store, cause := range d.stale {
+		held += own + len(store) + len(cause)
+	}
+	return int64(held)
 }
 
 // deliveryOf is what a mount delivers, for comparison with the next one: contents, the
@@ -140,7 +167,7 @@ func deliveryOf(m *record.Mount) *delivered {
 // mountRecord is the record of a mount.
 func mountRecord(m *record.Mount, before *delivered) Record {
 	r := Record{
-		Kind: KindMount, At: timeText(m.Began.Add(m.Took)), Class: class.Shorten(m.Class), Code: m.Code.String(), Error: cut(m.Message, maxText),
+		Kind: KindMount, At: timeText(m.Began.Add(m.Took)), Class: cut(m.Class, maxID), Code: m.Code.String(), Error: cut(m.Message, maxText),
 		Files: m.Files, Outcome: outcomeOfCode(m.Code), Us: m.Took.Microseconds(),
 	}
 	if m.Code != codes.OK {
@@ -148,6 +175,10 @@ func mountRecord(m *record.Mount, before *delivered) Record {
 	}
 	ownedBy(&r, m)
 	for i := range m.Reads {
+		if m.Code != codes.OK && i == maxRefused {
+			r.Omitted = len(m.Reads) - i
+			break
+		}
 		was := ""
 		if before != nil && i < len(before.secrets) && before.secrets[i] == m.Reads[i].Secret.Path.String() {
 			was = before.versions[i]
@@ -159,8 +190,8 @@ func mountRecord(m *record.Mount, before *delivered) Record {
 
 // ownedBy puts pod, service account and tokens into r.
 func ownedBy(r *Record, m *record.Mount) {
-	r.Pod = &Pod{Name: class.Shorten(m.Pod.Name), Namespace: class.Shorten(m.Pod.Namespace), UID: class.Shorten(m.Pod.UID)}
-	r.ServiceAccount = &ServiceAccount{Name: class.Shorten(m.Pod.ServiceAccount)}
+	r.Pod = mountedPod(m)
+	r.ServiceAccount = &ServiceAccount{Name: cut(m.Pod.ServiceAccount, maxID)}
 	for i := range m.Reads {
 		identity, name := m.Reads[i].Identity, m.Reads[i].Secret.Store
 		if identity == nil {
@@ -168,14 +199,21 @@ func ownedBy(r *Record, m *record.Mount) {
 		}
 		r.ServiceAccount.UID = cut(identity.ServiceAccountUID, maxID)
 		at := slices.IndexFunc(r.Tokens, func(t Token) bool { return t.Audience == identity.Audience })
+		if at < 0 && len(r.Tokens) == maxTokens {
+			continue
+		}
 		if at < 0 {
 			at = len(r.Tokens)
 			r.Tokens = append(r.Tokens, Token{Audience: cut(identity.Audience, maxID), ID: cut(identity.TokenID, maxID)})
 		}
-		if of := &r.Tokens[at]; !slices.Contains(of.Stores, name) {
+		if of := &r.Tokens[at]; len(of.Stores) < maxTokens && !slices.Contains(of.Stores, name) {
 			of.Stores = append(of.Stores, name)
 		}
 	}
+}
+
+func mountedPod(m *record.Mount) *Pod {
+	return &Pod{Name: cut(m.Pod.Name, maxID), Namespace: cut(m.Pod.Namespace, maxID), UID: cut(m.Pod.UID, maxID)}
 }
 
 // secretOf is a read of a mount; was is the version of the mount before.
@@ -245,7 +283,13 @@ func outcomeOfCode(code codes.Code) Outcome {
 	}
 }
 
-// cut makes a text fit a record.
+// cut makes a text fit a record. JSON would make six characters of a control character.
 func cut(text string, most int) string {
-	return spelling.Cut(strings.ToValidUTF8(text, "\uFFFD"), most)
+	plain := strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+	return spelling.Cut(strings.ToValidUTF8(plain, "\uFFFD"), most)
 }

@@ -66,7 +66,9 @@ type Record struct {
 	Login *Login `json:"login,omitempty"`
 	Lost  *Lost  `json:"lost,omitempty"`
 	// Node is the node's name at the API server.
-	Node    string  `json:"node"`
+	Node string `json:"node"`
+	// Omitted is how many more secrets there were, of a mount that failed.
+	Omitted int     `json:"omitted,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
 	// Part numbers the records of one event that is too large for one, from 1 to Parts; they
 	// follow one another.

@@ -108,6 +108,12 @@ func mounts(t *testing.T) []*record.Mount {
 		r.Err, r.Source, r.Files = &store.Error{Reason: store.NotFound, Said: "no secret"}, "", nil
 		m.Code, m.Message, m.Err = codes.NotFound, "objects[0]: not found", r.Err
 	}
+	refused := func(m *record.Mount, r *record.Read) {
+		denied(m, r)
+		for range 99 {
+			m.Reads = append(m.Reads, *r)
+		}
+	}
 	special := func(_ *record.Mount, r *record.Read) {
 		r.Write, r.Literal, r.Secret.Version, r.Source = true, "metadata", "3", record.FromMemory
 	}
@@ -118,6 +124,7 @@ func mounts(t *testing.T) []*record.Mount {
 	stale := func(_ *record.Mount, r *record.Read) { r.Source, r.Cause = record.Stale, "connection refused" }
 	return []*record.Mount{
 		mounted(t, "api-0", "3"), mounted(t, "api-0", "3"), mounted(t, "api-0", "4"), changed(mounted(t, "api-0", "4"), denied),
+		changed(mounted(t, "api-0", "4"), refused),
 		changed(mounted(t, "api-0", "4"), absent), changed(mounted(t, "api-1", "4"), special), changed(mounted(t, "api-2", "4"), large),
 		changed(mounted(t, "api-3", "4"), unproven), changed(mounted(t, "api-0", "4"), stale), mounted(t, "api-0", "4"),
 	}

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// signer is a note.Signer whose key can be erased. What Go may have copied of it, on a stack
-// or in a register, is out of reach: docs/audit.md says what that leaves.
+// signer is a note.Signer whose key can be erased. The copies that Go's library makes of it
+// are out of reach, in freed memory for a while: docs/audit.md says what that leaves.
 type signer struct {
 	vkey     string // public half
 	verifier note.Verifier

@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 )
@@ -14,8 +16,10 @@ import (
 type stateFile string
 
 // OpenState reads the last checkpoint that an earlier process has kept; nil where there is
-// none, or no name of a file. It fails where the file could not be replaced later.
-func OpenState(s string) (*Predecessor, error) {
+// none, or no name of a file. What cannot be read, as after a loss of power, is logged, and the
+// trail says that it does not know what was before. It fails where the file could not be
+// replaced later.
+func OpenState(ctx context.Context, s string, log *slog.Logger) (*Predecessor, error) {
 	if s == "" {
 		return nil, nil //nolint:nilnil // none is no error
 	}
@@ -35,7 +39,9 @@ func OpenState(s string) (*Predecessor, error) {
 	}
 	last := new(Predecessor)
 	if err := json.Unmarshal(text, last); err != nil {
-		return nil, fmt.Errorf("audit.stateFile: %s holds no checkpoint: %w; move it away, and the trail says that it does not know what was before", s, err)
+		log.LogAttrs(ctx, slog.LevelWarn, "the state file of the audit trail holds no checkpoint, and the trail will not know what was before",
+			slog.String("file", s), slog.String("error", err.Error()))
+		return nil, nil //nolint:nilnil // none is no error
 	}
 	return last, nil
 }
@@ -54,7 +60,7 @@ func (s stateFile) write(last Predecessor) error {
 		return fmt.Errorf("audit.stateFile: %w", err)
 	}
 	_, err = made.Write(append(text, '\n'))
-	err = errors.Join(err, made.Close())
+	err = errors.Join(err, made.Sync(), made.Close())
 	if err == nil {
 		err = os.Rename(made.Name(), string(s))
 	}

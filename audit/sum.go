@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/record"
 )
 
@@ -20,8 +19,7 @@ func (t *Trail) count(key volume, m *record.Mount) {
 			t.sumLocked()
 		}
 		sum = &Count{
-			Class: key.class, First: now, ServiceAccount: class.Shorten(m.Pod.ServiceAccount),
-			Pod: Pod{Name: class.Shorten(m.Pod.Name), Namespace: class.Shorten(m.Pod.Namespace), UID: class.Shorten(m.Pod.UID)},
+			Class: key.class, First: now, ServiceAccount: cut(m.Pod.ServiceAccount, maxID), Pod: *mountedPod(m),
 		}
 		t.counts[key] = sum
 	}
@@ -46,6 +44,16 @@ func (t *Trail) sumLocked() {
 	}
 }
 
+// sumOneLocked puts the sum of a volume into the trail, before another delivery to it: the
+// order of records tells what was delivered so often.
+func (t *Trail) sumOneLocked(key volume) {
+	if sum := t.counts[key]; sum != nil {
+		if _, _, err := t.putLocked(Record{Kind: KindCount, Counts: []Count{*sum}}); err == nil {
+			delete(t.counts, key)
+		}
+	}
+}
+
 // tellStale records where old values begin or end to stand in for a store.
 func (t *Trail) tellStale(m *record.Mount, before, now *delivered) {
 	var known map[string]string
@@ -65,12 +73,12 @@ func (t *Trail) tellStale(m *record.Mount, before, now *delivered) {
 }
 
 func (t *Trail) putStale(m *record.Mount, s *Stale) {
-	r := Record{Kind: KindStale, Class: class.Shorten(m.Class), Stale: s}
+	r := Record{Kind: KindStale, Class: cut(m.Class, maxID), Stale: s}
 	ownedBy(&r, m)
 	for i := range m.Reads {
 		if read := &m.Reads[i]; read.Secret.Store == s.Store && (read.Source == record.Stale || s.State == "end") {
 			r.Secrets = append(r.Secrets, secretOf(read, ""))
 		}
 	}
-	_, _, _ = t.put(r) // what is not written is counted
+	_ = t.put(r) // what is not written is counted
 }

@@ -20,7 +20,10 @@ const (
 	sumEvery = time.Hour
 	// writeLimit is the time after which a mount does not wait for its record any more.
 	writeLimit = 2 * time.Second
-	// maxBehind bounds the bytes that a sink is behind.
+	// lastMoment is what is left of that where the caller has ended: its answer is waited for,
+	// though not for long.
+	lastMoment = 200 * time.Millisecond
+	// maxBehind bounds the bytes that a sink is behind; a mount waits for room.
 	maxBehind = 4 << 20
 	// maxVolumes bounds the remembered volumes, and maxVolumesSize what is remembered of
 	// them: a forgotten one has its next mount recorded in full.
@@ -28,7 +31,13 @@ const (
 )
 
 // ErrNotWritten wraps every failure to write a record.
-var ErrNotWritten = errors.New("the audit trail takes no record")
+var ErrNotWritten = errors.New("audit trail")
+
+// cure ends the message of a mount that fails without its record.
+const cure = "; make room for the trail, or a reader, on this node, or set audit.onFailure: continue"
+
+// errFull says that a sink is too far behind for another record.
+var errFull = errors.New("the records before it are not written yet")
 
 // Options are the parts of a Trail. Sinks and Now are required.
 type Options struct {
@@ -97,14 +106,47 @@ func (t *Trail) Tally() Tally {
 	return t.tally
 }
 
-// put makes a record part of the trail: the numbers of its first and last line. It does not
-// wait for a sink. Where one is too far behind it makes none, unless the trail goes on
-// without that sink.
-func (t *Trail) put(r Record) (first, last int64, err error) {
+// put makes a record part of the trail, and waits for no sink. Where one is too far behind
+// the record is lost, unless the trail goes on without that sink.
+func (t *Trail) put(r Record) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.putLocked(r)
+	_, _, err := t.putLocked(r)
+	if errors.Is(err, errFull) {
+		t.loseLocked()
+		return fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	return err
 }
+
+// putMount makes the record of a mount part of the trail, behind the sum of those before it
+// that delivered the same: the numbers of its first and last line. It waits for room.
+func (t *Trail) putMount(ctx context.Context, key volume, r Record) (first, last int64, err error) {
+	wait := newPatience(ctx)
+	defer wait.end()
+	for {
+		var moved <-chan struct{}
+		first, last, moved, err = t.tryMount(key, r)
+		if !errors.Is(err, errFull) {
+			return first, last, err
+		}
+		if !wait.until(moved) {
+			t.lose()
+			return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+	}
+}
+
+// tryMount is putMount without a wait, and the channel that is closed when there may be room.
+func (t *Trail) tryMount(key volume, r Record) (first, last int64, moved <-chan struct{}, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sumOneLocked(key)
+	first, last, err = t.putLocked(r)
+	return first, last, t.moved, err
+}
+
+// putLocked makes a record part of the trail; errFull where a sink is too far behind.
 
 func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 	switch {
@@ -114,8 +156,7 @@ func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 		t.loseLocked()
 		return 0, 0, fmt.Errorf("%w: it has no sink", ErrNotWritten)
 	case !t.o.Continue && t.fullLocked() != nil:
-		t.loseLocked()
-		return 0, 0, fmt.Errorf("%w: %w", ErrNotWritten, t.fullLocked())
+		return 0, 0, fmt.Errorf("%w: %w", errFull, t.fullLocked())
 	}
 	t.tellLostLocked()
 	if err := t.signLocked(checkpointRecords); err != nil {
@@ -149,6 +190,12 @@ func (t *Trail) fullLocked() error {
 		}
 	}
 	return nil
+}
+
+func (t *Trail) lose() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.loseLocked()
 }
 
 // loseLocked counts a record that is in no trail.
@@ -198,12 +245,8 @@ func (t *Trail) enqueueLocked(line []byte, seq int64, checkpoint *Predecessor) {
 // await returns nil once every sink has the line of that number, and an error when that
 // takes too long; unless it is patient, also when a sink is known to fail.
 func (t *Trail) await(ctx context.Context, seq int64, patient bool) error {
-	limit := writeLimit
-	if end, ok := ctx.Deadline(); ok { // an answer after it would have a code made up by grpc
-		limit = min(limit, time.Until(end)*3/4)
-	}
-	late := time.NewTimer(limit)
-	defer late.Stop()
+	wait := newPatience(ctx)
+	defer wait.end()
 	for {
 		t.mu.Lock()
 		behind, moved := t.behindLocked(seq), t.moved
@@ -216,11 +259,41 @@ func (t *Trail) await(ctx context.Context, seq int64, patient bool) error {
 		if known && !patient {
 			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
 		}
-		select {
-		case <-moved:
-		case <-late.C:
+		if !wait.until(moved) {
 			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
 		}
+	}
+}
+
+// patience is how long a mount waits for the trail.
+type patience struct {
+	late  *time.Timer
+	ended <-chan struct{} // of the caller; nil once it has
+}
+
+// newPatience waits for writeLimit, and less where the caller would get an answer made up by
+// grpc meanwhile: before its deadline, or at a stop.
+func newPatience(ctx context.Context) *patience {
+	limit := writeLimit
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end)*3/4)
+	}
+	return &patience{time.NewTimer(limit), ctx.Done()}
+}
+
+func (p *patience) end() { p.late.Stop() }
+
+// until waits for moved; false when it has taken too long.
+func (p *patience) until(moved <-chan struct{}) bool {
+	select {
+	case <-moved:
+		return true
+	case <-p.late.C:
+		return false
+	case <-p.ended:
+		p.ended = nil
+		p.late.Reset(lastMoment)
+		return p.until(moved)
 	}
 }
 
@@ -273,7 +346,7 @@ func (t *Trail) Close(ctx context.Context) {
 // Loaded records that a keymount.yaml was loaded, and signs that: also a process that is
 // killed within its first second leaves a checkpoint for the next one to name.
 func (t *Trail) Loaded(file, sha256 string, stores int) error {
-	if _, _, err := t.put(Record{Kind: KindConfig, Config: &Config{File: cut(file, maxText), SHA256: sha256, Stores: stores}}); err != nil {
+	if err := t.put(Record{Kind: KindConfig, Config: &Config{File: cut(file, maxText), SHA256: sha256, Stores: stores}}); err != nil {
 		return err
 	}
 	t.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keymount/keymount/auth"
@@ -66,7 +67,7 @@ func (t *Trail) putFor(r Record, identity auth.Identity, name string) {
 	r.Pod = &Pod{Namespace: cut(identity.Namespace, maxID), Name: cut(identity.PodName, maxID), UID: cut(identity.PodUID, maxID)}
 	r.ServiceAccount = &ServiceAccount{Name: cut(identity.ServiceAccount, maxID), UID: cut(identity.ServiceAccountUID, maxID)}
 	r.Tokens = []Token{{Audience: cut(identity.Audience, maxID), ID: cut(identity.TokenID, maxID), Stores: []string{name}}}
-	_, _, _ = t.put(r) // what is not written is counted
+	_ = t.put(r) // what is not written is counted
 }
 
 type watchedStore struct {
@@ -100,7 +101,7 @@ func (w watchedLeaser) Renew(ctx context.Context, caller store.Caller, lease sto
 	if err == nil {
 		change.Seconds = int64(renewed.Duration / time.Second)
 	}
-	w.trail.putChange(caller, change, err)
+	w.trail.putChange(caller, change, lease.ID, err)
 	return renewed, err
 }
 
@@ -109,14 +110,14 @@ func (w watchedLeaser) Revoke(ctx context.Context, caller store.Caller, lease st
 	err := w.Leaser.Revoke(ctx, caller, lease)
 	change := w.trail.lease("revoked", w.name, caller.Role, lease)
 	change.Seconds = 0
-	w.trail.putChange(caller, change, err)
+	w.trail.putChange(caller, change, lease.ID, err)
 	return err
 }
 
-func (t *Trail) putChange(caller store.Caller, change *Lease, err error) {
+func (t *Trail) putChange(caller store.Caller, change *Lease, id secret.Bytes, err error) {
 	r := Record{Kind: KindLease, Lease: change, Outcome: Granted}
-	if err != nil {
-		r.Outcome, r.Error = outcomeOfError(err), cut(err.Error(), maxText)
+	if err != nil { // which may echo the id: it could end the lease
+		r.Outcome, r.Error = outcomeOfError(err), cut(strings.ReplaceAll(err.Error(), string(id.Reveal()), "[hidden]"), maxText)
 	}
 	t.putFor(r, caller.Identity, change.Store)
 }

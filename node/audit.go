@@ -61,7 +61,7 @@ func openSinks(ctx context.Context, c *config.Config, o Options) (sinks []audit.
 	}
 	if *a.Stdout {
 		if last == nil {
-			if last, err = audit.OpenState(a.StateFile); err != nil {
+			if last, err = audit.OpenState(ctx, a.StateFile, o.Log); err != nil {
 				return nil, nil, errors.Join(err, closeAll(sinks))
 			}
 		}

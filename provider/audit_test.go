@@ -3,6 +3,7 @@ package provider_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/internal/secret"
@@ -205,5 +207,38 @@ func checkSecrets(t *testing.T, want, got []audit.Secret) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A stop does not wait for a trail that nobody reads: the driver gets a final code, and not
+// one that grpc makes up, after which it would start the pod without its files.
+func TestStopBesideATrailThatIsNotRead(t *testing.T) {
+	kept, err := audit.New(audit.Options{
+		Start: audit.Start{Node: node, Now: time.Now}, Sinks: []audit.Sink{audit.Stdout(io.Discard, "")}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, heardBy(kept), func(_ *world, s *setup) { s.options.Deadline = time.Minute }) // and nothing writes
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	reading, late := make(chan struct{}), make(chan struct{})
+	w.memory.Behave(func(context.Context, store.Caller, store.Ref) error {
+		close(reading)
+		<-late
+		return nil
+	})
+	answered := make(chan error, 1)
+	v, target := w.volume(pod("shop", "api"), oneKey), t.TempDir()
+	go func() {
+		_, err := w.driver.Mount(t.Context(), v, target)
+		answered <- err
+	}()
+	<-reading
+	time.AfterFunc(1200*time.Millisecond, func() { close(late) }) // within the stop, whose calls are cut after 2.75 s
+	if err := w.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("the driver got %s: %v", status.Code(err), err)
 	}
 }
