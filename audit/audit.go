@@ -6,7 +6,7 @@
 // stores (mount.go, sum.go, watch.go). What it makes of them is a [Record], in a spelling
 // that survives collectors (record.go, split.go, canonical.go). A [Chain] puts the hash of
 // each line into the next and signs them, every second or every 256 lines, with a key that is
-// then replaced and erased: afterwards nobody can rewrite a line that has left the node, root
+// then replaced and overwritten: afterwards nobody can rewrite a line that has left the node, root
 // of the node included (chain.go, signer.go). A [Sink] takes the lines, and a mount waits for
 // it (feed.go, file.go, pipe.go).
 //
