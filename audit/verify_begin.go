@@ -36,6 +36,7 @@ func (v *verifier) join() {
 	}
 	for _, w := range order {
 		w.sum()
+		v.front(w, order)
 		v.report.Trails = append(v.report.Trails, w.report)
 	}
 	v.sortProblems()
@@ -139,9 +140,9 @@ func (v *verifier) after(w *walk, s *stretch, before *walk, p Predecessor) {
 	case p.Hash != before.hashOf(c, p.Hash):
 		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from another checkpoint %d than that of %s: one of the trails was written anew", p.Number, p.Boot), 0)
 	case before.ended:
-		w.report.Begin = AfterEnd
+		before.named, w.report.Begin = true, AfterEnd
 	default:
-		w.report.Begin = AfterNone
+		before.named, w.report.Begin = true, AfterNone
 		if before.unsigned > mostUnsigned {
 			v.problem(NotSigned, before.at, before.t, fmt.Sprintf("%d records are not signed, and a process that is killed leaves %d at most: %s goes on from here", before.unsigned, mostUnsigned, v.where(s.first)), before.seq)
 		}

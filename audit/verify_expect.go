@@ -97,11 +97,16 @@ func (w *walk) goesOnFrom(e Expected) bool {
 		if p := s.predecessor(); p != nil && p.Number == e.Number && p.Hash == e.Hash {
 			return true
 		}
-		if e.record != nil && w.t.boot == e.record.Boot && s.from == e.record.Seq+1 && string(s.prev) == e.Hash {
+		if w.follows(s, e) {
 			return true
 		}
 	}
 	return false
+}
+
+// follows tells whether the first record of a stretch is the one behind a checkpoint.
+func (w *walk) follows(s *stretch, e Expected) bool {
+	return string(s.prev) == e.Hash && (e.record == nil || e.record.Boot == w.t.boot && e.record.Seq+1 == s.from)
 }
 
 func (s *stretch) predecessor() *Predecessor {

@@ -24,6 +24,9 @@ type walk struct {
 	gapped   bool // there may have been checkpoints behind the last one
 	blamed   bool // the last record was found to be changed
 
+	cut   *stretch // the first, where nothing tells what is before it
+	named bool     // another trail goes on from a checkpoint of this one
+
 	report TrailReport
 }
 
@@ -72,12 +75,18 @@ func (w *walk) first(s *stretch) {
 		return
 	}
 	for _, e := range w.v.check.Expect {
-		if r := e.record; r != nil && r.Boot == w.t.boot && r.Seq+1 == s.from && e.Hash == string(s.prev) {
-			w.key, w.number = r.Checkpoint.Next, e.Number
+		if !w.follows(s, e) {
+			continue
+		}
+		w.number = e.Number
+		if e.record != nil {
+			w.key = e.record.Checkpoint.Next
 			return
 		}
+		w.v.note(NoBegin, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d, which was given by its hash: that the next one has its key is not verified; give a file that ends with its record", e.Number), s.from)
+		return
 	}
-	w.v.problem(NoBegin, s.first, w.t, fmt.Sprintf("the trail begins with record %d: what is before it is missing, with the key of the first checkpoint", s.from), s.from)
+	w.cut = s // which is judged when all trails are known
 }
 
 // gap tells of records that are not there.

@@ -37,7 +37,10 @@ type stretch struct {
 	sealedHash  hashText // of the last checkpoint
 	unsigned    int64    // records since the last checkpoint, parts of one counted once
 	ended       bool     // nothing may follow
+	opens       bool     // its first record is the first of its file
+	within      bool     // its first record is a part of an event, and not the first part
 	pending     *Record  // the first checkpoint, where its key is not known
+	before      int64    // records before pending, parts of one counted once
 	pendingAt   place
 	pendingLine []byte
 	blamed      bool  // the last record was found to be changed
@@ -68,6 +71,7 @@ func (t *trail) add(v *verifier, at place, f found) {
 		if s = t.stretch(at, seq, f.head.prev, hash); s == nil {
 			return
 		}
+		s.opens, s.within = v.report.Files[at.file].Records == 1, f.head.part > 1
 	}
 	s.last, s.to, s.hash, s.blamed = at, seq, hash, blamed
 	if f.head.part <= 1 {
@@ -129,7 +133,7 @@ func (t *trail) checkSeal(v *verifier, at place, s *stretch, f found, sum [sha25
 	number := r.Checkpoint.Number
 	switch {
 	case s.key == "" && len(s.checkpoints) == 0:
-		s.pending, s.pendingAt, s.pendingLine = r, at, bytes.Clone(f.text)
+		s.pending, s.pendingAt, s.pendingLine, s.before = r, at, bytes.Clone(f.text), s.unsigned-1
 	default:
 		t.verifySeal(v, at, r, f.text, s.key)
 		if s.number != none && number != s.number+1 {

@@ -231,6 +231,7 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"expected of another process":   {files: files{other.lines}, check: audit.Check{Expect: []audit.Expected{shipped(t, l[8])}}, want: []string{"missing"}, text: "no record of its process is in the files", begins: unknown, notes: first},
 		"expected and missing":          {files: files{l[:3], l[6:]}, check: audit.Check{Expect: []audit.Expected{expected(t, p.first)}}, want: []string{"missing", "missing f2:1 3-5"}, begins: unknown, notes: first},
 		"from what was shipped on":      {files: files{l[5:]}, check: audit.Check{Expect: []audit.Expected{shipped(t, l[4])}}, want: none, begins: noBegin, notes: none},
+		"from a shipped hash on":        {files: files{l[5:]}, check: audit.Check{Strict: true, Expect: []audit.Expected{expected(t, p.first)}}, want: none, begins: noBegin, notes: []string{"no begin f1:1 5"}},
 		"from the shipped end on":       {files: files{next.lines}, check: audit.Check{Strict: true, Expect: []audit.Expected{expected(t, p.last)}}, want: none, begins: unknown, notes: first},
 
 		"signed with another key":        {files: files{append(slices.Clone(l[:9]), audit.SignAnew(t, l[9]))}, want: []string{"signature f1:10 9"}, text: "was signed with another key", begins: unknown, notes: first},
