@@ -164,6 +164,15 @@ func TestParseExpected(t *testing.T) {
 			t.Errorf("it takes %q as %v", bad, e)
 		}
 	}
+	hash := strings.Repeat("A", 43)
+	for _, bad := range []string{":1:" + hash, "worker-1::" + hash, "worker-1:x:" + hash, "worker-1:1", "worker-1:" + hash} {
+		if e, err := audit.ParseExpected(bad); err == nil {
+			t.Errorf("it takes %q as %v", bad, e)
+		}
+	}
+	if e, err := audit.ParseExpected("worker-1:12:" + hash); err != nil || e.Node != "worker-1" || e.Number != 12 || e.Hash != hash {
+		t.Errorf("%v, %+v", err, e)
+	}
 	if _, err := audit.ReadExpected(source("f1", whole(t, "worker-1", nil).lines[1]), audit.Form{}); err == nil {
 		t.Error("it takes a file without a checkpoint")
 	}
@@ -323,4 +332,43 @@ func largeTrail(tb testing.TB, records int) []byte {
 	}
 	out.Write(append(end, '\n'))
 	return out.Bytes()
+}
+
+// A number of a checkpoint is that of many: of each node, and of each process that began
+// without one before it. All are asked before one is accused.
+func TestVerifyExpectedAmongMany(t *testing.T) {
+	a, b, gone, away := whole(t, "worker-1", nil), whole(t, "worker-1", nil), whole(t, "worker-1", nil), whole(t, "worker-2", nil)
+	for name, expect := range map[string]audit.Predecessor{"the first": a.last, "the second": b.last, "of another node": away.last, "an earlier one": b.first} {
+		report := checked(t, audit.Check{Expect: []audit.Expected{expected(t, expect)}}, a.lines, b.lines, away.lines)
+		if len(report.Problems) > 0 {
+			t.Errorf("%s: %+v", name, report.Problems)
+		}
+	}
+	named := func(node string, p audit.Predecessor) audit.Expected {
+		e, err := audit.ParseExpected(fmt.Sprintf("%s:%d:%s", node, p.Number, p.Hash))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	for name, test := range map[string]struct {
+		expect audit.Expected
+		want   []string
+	}{
+		"of the node":         {named("worker-2", away.last), nil},
+		"in none of them":     {expected(t, gone.last), []string{"is in no trail", a.boot, b.boot, away.boot}},
+		"of a node with none": {named("worker-2", gone.last), []string{away.boot + "/9: checkpoint 3 is another one than expected: the trail was written anew, or that with the expected one is not in the files"}},
+		"of a node not there": {named("worker-3", gone.last), []string{"no record of its process"}},
+	} {
+		report := checked(t, audit.Check{Expect: []audit.Expected{test.expect}}, a.lines, b.lines, away.lines)
+		got := saying(report.Problems)
+		for _, want := range test.want {
+			if len(report.Problems) != 1 || !strings.Contains(got, want) {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		if test.want == nil && got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 }

@@ -40,6 +40,8 @@ func trail(ts *testscript.TestScript, neg bool, args []string) {
 	write("new.jsonl", second...)
 	write("changed.jsonl", replaced(first, 2, "shop/db", "shop/dc")...)
 	write("cut.jsonl", first[:5]...)
+	write("rotated.jsonl", first[6:]...)
+	write("before.jsonl", first[5])
 	write("shipped.jsonl", first[len(first)-1])
 	ts.Setenv("LAST", fmt.Sprintf("%d:%s", s.last.Number, s.last.Hash))
 	var wrapped, container [][]byte

@@ -28,22 +28,23 @@ func newAuditVerify() *cobra.Command {
 		Short: "Tell whether the audit trail is as it was written",
 		Long: `Hold the records of the trail against each other and against their signatures, and say where
 one was changed, removed, repeated or moved, where the end was cut, and where a file is missing.
-Files may be given in any order, and twice. A trail of which the begin is not there is a problem,
-unless --expect gives a file with the very checkpoint that it goes on from.
+Files may be given in any order, and twice. Where keymount has removed its oldest files, the first
+that is left begins behind a checkpoint: that is said, and --expect with a file that ends with the
+very checkpoint tells whether it is so. Another trail of which the begin is not there is a problem.
 
 Records that were cut off the end of the trail are missed by what came later: the next process
 names the last checkpoint before it; otherwise give a checkpoint that has left the node in time,
-as NUMBER:HASH or as a file whose last checkpoint is meant. A trail that root of a node has
+as NODE:NUMBER:HASH, as NUMBER:HASH of any node, or as a file whose last checkpoint is meant. A trail that root of a node has
 written anew is told from the true one by such a checkpoint, or by a copy given beside it.
 
 Each process begins after the end of another one, or after no end: that one was killed, and its
 last records, 256 or a second of them, are not signed. Where a process names none before it, or
-one that is not in the files, that is said, and is a problem with --strict. The last checkpoint
-of each node is printed for a later --expect.
+one that is not in the files, that is said, and is a problem with --strict, as are oldest files
+that are not there. The last checkpoint of each node is printed for a later --expect.
 
 The exit code is 0 when all is verified, 3 when there are problems, 1 when a file cannot be read.`,
 		Example: `  keymount audit verify /var/log/keymount/audit*
-  keymount audit verify --expect 1234:6tU8...xk --node worker-1 audit.jsonl
+  keymount audit verify --expect worker-1:1234:6tU8...xk audit.jsonl
   kubectl logs -n kube-system keymount-x7x2k | keymount audit verify --skip-others -`,
 		Args: fileArgs(),
 		RunE: v.run,
@@ -52,8 +53,8 @@ The exit code is 0 when all is verified, 3 when there are problems, 1 when a fil
 	flags := command.Flags()
 	flags.StringArrayVar(&v.nodes, "node", nil, "a node that may occur; may be repeated (default: any)")
 	flags.StringArrayVar(&v.keys, "key", nil, "the public half of audit.keyFile, as 'keymount audit keygen' prints it, which begins of processes must be signed with; may be repeated")
-	flags.StringArrayVar(&v.expect, "expect", nil, "a checkpoint that must be there: NUMBER:HASH, or a file that ends with it; may be repeated")
-	flags.BoolVar(&v.strict, "strict", false, "take a process without a known one before it for a problem")
+	flags.StringArrayVar(&v.expect, "expect", nil, "a checkpoint that must be there: NODE:NUMBER:HASH, NUMBER:HASH, or a file that ends with it; may be repeated")
+	flags.BoolVar(&v.strict, "strict", false, "take a process without a known one before it, or without its begin, for a problem")
 	return command
 }
 
@@ -123,7 +124,7 @@ func printReport(w io.Writer, r *audit.Report, s style) {
 	_, _ = fmt.Fprintln(w)
 	for i, t := range r.Trails {
 		if t.Hash != "" && (i+1 == len(r.Trails) || r.Trails[i+1].Node != t.Node) {
-			_, _ = fmt.Fprintf(w, "last checkpoint of %s: %d:%s\n", shown(t.Node), t.Checkpoint, t.Hash)
+			_, _ = fmt.Fprintf(w, "last checkpoint: %s:%d:%s\n", shown(t.Node), t.Checkpoint, t.Hash)
 		}
 	}
 	printVerdict(w, r, s)
