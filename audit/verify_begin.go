@@ -5,10 +5,18 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 )
 
-// mostUnsigned is how many records a process leaves at most when it is killed.
-const mostUnsigned = 256
+const (
+	// mostUnsigned is how many records a process leaves at most when it is killed.
+	mostUnsigned = 256
+	// longUnsigned is much more than the second for which records stay unsigned.
+	longUnsigned = 10 * time.Second
+	// mostLag is how many checkpoints the state file may be behind the trail: the trail is
+	// written first.
+	mostLag = 1
+)
 
 // join holds the trails of all processes against each other.
 func (v *verifier) join() {
@@ -37,6 +45,7 @@ func (v *verifier) join() {
 	for _, w := range order {
 		w.sum()
 		v.front(w, order)
+		v.unsigned(w)
 		v.report.Trails = append(v.report.Trails, w.report)
 	}
 	v.sortProblems()
@@ -139,13 +148,32 @@ func (v *verifier) after(w *walk, s *stretch, before *walk, p Predecessor) {
 		v.note(NoPrevious, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d of %s, which is missing", p.Number, p.Boot), 0)
 	case p.Hash != before.hashOf(c, p.Hash):
 		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from another checkpoint %d than that of %s: one of the trails was written anew", p.Number, p.Boot), 0)
-	case before.ended:
-		before.named, w.report.Begin = true, AfterEnd
+	case before.number-p.Number > mostLag:
+		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d of %s, whose last one is %d: its checkpoints have numbers that are taken, so one of the trails was made up", p.Number, p.Boot, before.number), 0)
 	default:
-		before.named, w.report.Begin = true, AfterNone
-		if before.unsigned > mostUnsigned {
-			v.problem(NotSigned, before.at, before.t, fmt.Sprintf("%d records are not signed, and a process that is killed leaves %d at most: %s goes on from here", before.unsigned, mostUnsigned, v.where(s.first)), before.seq)
-		}
+		v.follows(w, s, before, p)
+	}
+}
+
+// follows classes a begin that names the last checkpoint before it, or nearly so.
+func (v *verifier) follows(w *walk, s *stretch, before *walk, p Predecessor) {
+	before.named, w.report.Begin = true, AfterNone
+	if before.ended {
+		w.report.Begin = AfterEnd
+	}
+	if before.number > p.Number {
+		v.note(NoPrevious, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d of %s, and not from its last one, %d, as where that was written and audit.stateFile was not", p.Number, p.Boot, before.number), 0)
+	}
+}
+
+// unsigned looks at the records behind the last checkpoint.
+func (v *verifier) unsigned(w *walk) {
+	took := w.tail.took()
+	switch {
+	case w.unsigned > mostUnsigned:
+		v.problem(NotSigned, w.at, w.t, fmt.Sprintf("the last %d records are not signed, and a process leaves %d at most", w.unsigned, mostUnsigned), w.seq)
+	case took > longUnsigned:
+		v.note(NotSigned, w.at, w.t, fmt.Sprintf("the last %d records are not signed and span %s, and a process signs each second: its clock was set, or more has happened to it", w.unsigned, took.Round(time.Second)), w.seq)
 	}
 }
 

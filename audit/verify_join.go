@@ -20,6 +20,7 @@ type walk struct {
 	key      string // of the next checkpoint; empty where that is not known
 	number   int64  // of the last checkpoint
 	unsigned int64
+	tail     tail
 	ended    bool
 	gapped   bool // there may have been checkpoints behind the last one
 	blamed   bool // the last record was found to be changed
@@ -198,8 +199,12 @@ func (w *walk) advance(s *stretch) {
 	}
 	w.at, w.seq, w.hash, w.ended, w.blamed = s.last, s.to, s.hash, s.ended, s.blamed
 	if s.begin != nil || len(s.checkpoints) > 0 {
-		w.key, w.number, w.unsigned = s.key, s.number, s.unsigned
+		w.key, w.number, w.unsigned, w.tail = s.key, s.number, s.unsigned, s.tail
 	} else {
+		w.tail.last = s.tail.last
+		if w.unsigned == 0 {
+			w.tail.first = s.tail.first
+		}
 		w.unsigned += s.unsigned
 	}
 	if len(s.checkpoints) > 0 {

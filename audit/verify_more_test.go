@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -369,6 +370,71 @@ func TestVerifyExpectedAmongMany(t *testing.T) {
 		}
 		if test.want == nil && got != "" {
 			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// A begin hangs on the last checkpoint of the process before; one written with an old one has
+// numbers that are taken. A state file may be one behind.
+func TestVerifyOlderPredecessor(t *testing.T) {
+	a := whole(t, "worker-1", nil) // with checkpoints 1, 2 and 3
+	second := audit.Predecessor{Boot: a.boot, Hash: audit.Hash(a.lines[8]), Number: 2}
+	b := whole(t, "worker-1", &a.last)
+	for name, test := range map[string]struct {
+		before        audit.Predecessor
+		problem, note string
+	}{
+		"two behind": {a.first, "goes on from checkpoint 1 of " + a.boot + ", whose last one is 3: its checkpoints have numbers that are taken", ""},
+		"one behind": {second, "", "goes on from checkpoint 2 of " + a.boot + ", and not from its last one, 3"},
+	} {
+		report := checked(t, audit.Check{}, a.lines, b.lines, whole(t, "worker-1", &test.before).lines)
+		problems, notes := saying(report.Problems), saying(report.Notes)
+		if len(report.Problems) > 1 || problems == "" != (test.problem == "") || !strings.Contains(problems, test.problem) || !strings.Contains(notes, test.note) {
+			t.Errorf("%s: problems %q, notes %q", name, problems, notes)
+		}
+	}
+}
+
+// More records without a signature than a process leaves are a problem at the end of each trail.
+func TestVerifyUnsignedEnd(t *testing.T) {
+	tail := func(n int) story { return killed(t, nil, n).lines }
+	chain, fresh := aProcess(t, "worker-1", nil, 0, nil)
+	fresh.mounts(t, chain, 256) // and the begin
+	cut := tail(400)
+	for name, test := range map[string]struct {
+		files files
+		want  string
+	}{
+		"as many as there may be":  {files{tail(256)}, ""},
+		"one more":                 {files{tail(257)}, "the last 257 records are not signed, and a process leaves 256 at most"},
+		"in two files":             {files{cut[:200], cut[200:]}, "the last 400 records are not signed"},
+		"with the begin":           {files{fresh.lines}, "the last 257 records are not signed"},
+		"without the begin either": {files{cut[9:]}, "the last 400 records are not signed"},
+	} {
+		report := checked(t, audit.Check{}, test.files...)
+		if got := saying(report.Problems); got == "" != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// A process signs each second, so that what it leaves unsigned spans not much more.
+func TestVerifyLongEnd(t *testing.T) {
+	for pause, want := range map[time.Duration]string{
+		time.Second: "", -time.Hour: "", time.Minute: "the last 3 records are not signed and span 2m0s",
+	} {
+		now := time.Unix(1_790_000_000, 0)
+		chain, begin, err := audit.NewChain(audit.Start{Node: "worker-1", Now: func() time.Time { now = now.Add(pause); return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &process{lines: [][]byte{begin}}
+		p.mounts(t, chain, 4)
+		p.checkpoint(t, chain)
+		p.mounts(t, chain, 3)
+		report := checked(t, audit.Check{}, p.lines[:7], p.lines[7:])
+		if got := saying(report.Notes[1:]); got == "" != (want == "") || !strings.Contains(got, want) || len(report.Problems) > 0 {
+			t.Errorf("%s: %q, want %q: %+v", pause, got, want, report.Problems)
 		}
 	}
 }

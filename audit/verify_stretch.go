@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"time"
 )
 
 // trail is the records of one process, wherever they are.
@@ -36,6 +37,7 @@ type stretch struct {
 	number      int64    // of the last checkpoint, or of the one before the begin; none where not known
 	sealedHash  hashText // of the last checkpoint
 	unsigned    int64    // records since the last checkpoint, parts of one counted once
+	tail        tail     // the times of these
 	ended       bool     // nothing may follow
 	opens       bool     // its first record is the first of its file
 	within      bool     // its first record is a part of an event, and not the first part
@@ -45,6 +47,32 @@ type stretch struct {
 	pendingLine []byte
 	blamed      bool  // the last record was found to be changed
 	lost        int64 // what the first record says about those before it that were not written
+}
+
+// tail is the times of the first and the last record behind a checkpoint.
+type tail struct{ first, last timeField }
+
+// timeField is a time in a record; of a longer text its front.
+type timeField [len(timeFormat)]byte
+
+func (t *tail) add(at []byte, first bool) {
+	if first {
+		copy(t.first[:], at)
+	}
+	copy(t.last[:], at)
+}
+
+// took is the time from the first to the last; 0 where the clock stepped back.
+func (t *tail) took() time.Duration {
+	first, err := time.Parse(timeFormat, string(t.first[:]))
+	if err != nil {
+		return 0
+	}
+	last, err := time.Parse(timeFormat, string(t.last[:]))
+	if err != nil {
+		return 0
+	}
+	return max(0, last.Sub(first))
 }
 
 // none is the number of no checkpoint.
@@ -76,6 +104,7 @@ func (t *trail) add(v *verifier, at place, f found) {
 	s.last, s.to, s.hash, s.blamed = at, seq, hash, blamed
 	if f.head.part <= 1 {
 		s.unsigned++
+		s.tail.add(f.head.at, s.unsigned == 1)
 	}
 	t.check(v, at, s, f, sum)
 }

@@ -259,7 +259,7 @@ func verifyCases(t *testing.T) map[string]verifyCase {
 		"goes on from another checkpoint":   {files: files{join(l, whole(t, "worker-1", &audit.Predecessor{Boot: p.boot, Hash: p.first.Hash, Number: 3}).lines)}, want: []string{"forgery f1:11 0"}, text: "goes on from another checkpoint 3", begins: []audit.BeginClass{audit.Unknown, audit.Unknown}, notes: first},
 
 		"killed":                 {files: files{join(l, dead.lines, heir.lines)}, want: none, begins: []audit.BeginClass{audit.Unknown, audit.AfterEnd, audit.AfterNone}, notes: first, unsigned: []int64{0, 2, 0}},
-		"killed, much unsigned":  {files: files{muchUnsigned(t)}, want: []string{"unsigned f1:266 265"}, text: "257 records are not signed", begins: []audit.BeginClass{audit.Unknown, audit.AfterNone}, notes: first},
+		"killed, much unsigned":  {files: files{muchUnsigned(t)}, want: []string{"unsigned f1:266 265"}, text: "the last 257 records are not signed", begins: []audit.BeginClass{audit.Unknown, audit.AfterNone}, notes: first},
 		"predecessor unknown":    {files: files{afar.lines}, want: none, begins: unknown, notes: first},
 		"the same, strictly":     {files: files{afar.lines}, check: audit.Check{Strict: true}, want: first, begins: unknown, notes: none},
 		"killed within a record": {files: files{join(l, dead.lines, story{dead.lines[5][:60]}, heir.lines)}, want: none, notes: []string{"unknown f1:1 0", "no record f1:22"}, unsigned: []int64{0, 2, 0}},
