@@ -90,20 +90,22 @@ func (w *walk) first(s *stretch) {
 	w.cut = s // which is judged when all trails are known
 }
 
-// gap tells of records that are not there.
+// gap tells of records that are not there. A lost record behind them may explain that.
 func (w *walk) gap(s *stretch) {
 	from, to := w.seq+1, s.from-1
 	what := fmt.Sprintf("records %d to %d are", from, to)
 	if from == to {
 		what = fmt.Sprintf("record %d is", from)
 	}
-	said := ""
+	said, explained := "", s.lost > to-from
 	if s.lost > 0 {
-		said = fmt.Sprintf("; record %d says that %d were not written", s.from, s.lost)
+		said = fmt.Sprintf("; record %d, a lost record, says that %d were not written", s.from, s.lost)
 	}
 	switch {
-	case s.lost > to-from && w.vouched(s):
+	case explained && w.vouched(s):
 		w.v.note(Removed, s.first, w.t, what+" missing"+said, from, to)
+	case explained:
+		w.v.problem(Removed, s.first, w.t, what+" missing"+said+unproven(s), from, to)
 	case s.first.file == w.at.file:
 		w.v.problem(Removed, s.first, w.t, what+" removed before this line"+said, from, to)
 	default:
@@ -111,6 +113,14 @@ func (w *walk) gap(s *stretch) {
 	}
 	w.order(s)
 	w.gapped = true
+}
+
+// unproven says why a lost record is not believed.
+func unproven(s *stretch) string {
+	if s.pending == nil {
+		return ", which cannot be proven: no checkpoint is behind it"
+	}
+	return ", which cannot be proven, since their checkpoints are missing, too"
 }
 
 // order tells of records that stand in a file before those that they follow.
