@@ -284,7 +284,7 @@ func Read(line []byte) (*Record, error) {
 		return nil, fmt.Errorf("is no record: %w", err)
 	}
 	if r.V != Version {
-		return nil, fmt.Errorf("has schema version %d, and this keymount reads %d; use the keymount that wrote it, or a later one", r.V, Version)
+		return nil, errVersion(int64(r.V))
 	}
 	return r, nil
 }
