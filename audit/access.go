@@ -76,11 +76,9 @@ type Use struct {
 	Access
 
 	Verdict Verdict `json:"verdict"`
-	Times   int64   `json:"times"`
-	// Delivered are those of Times that a store or the memory had a value for.
-	Delivered int64  `json:"delivered"`
-	First     string `json:"first"`
-	Last      string `json:"last"`
+	Span
+	// Delivered are those of Times after which a pod had the value.
+	Delivered int64 `json:"delivered"`
 }
 
 type useKey struct {
@@ -91,33 +89,33 @@ type useKey struct {
 
 // Uses sums the accesses of a trail.
 type Uses struct {
-	all     map[useKey]*Use
-	volumes volumes[*Use]
+	all  map[useKey]*Use
+	held holdings[*Use]
 }
 
 // NewUses is empty.
 func NewUses() *Uses { return &Uses{all: map[useKey]*Use{}} }
 
 // Add takes the record in.
-func (u *Uses) Add(r *Record) {
+func (u *Uses) Add(e Entry) {
 	var delivered []*Use
-	for i := range r.Secrets {
-		s := &r.Secrets[i]
+	for i := range e.Secrets {
+		s := &e.Secrets[i]
 		verdict, counts := s.verdict()
-		if r.Kind != KindMount || !counts {
+		if e.Kind != KindMount || !counts {
 			continue
 		}
-		use := u.use(accessOf(r, s), verdict)
-		use.seen(1, r.At, r.At)
-		if s.Outcome == Granted {
+		use := u.use(accessOf(e.Record, s), verdict)
+		use.add(1, e.At, e.At)
+		if s.Outcome == Granted && e.Delivered() {
 			use.Delivered++
 			delivered = append(delivered, use)
 		}
 	}
-	u.volumes.mounted(r, delivered)
-	for _, c := range r.Counts {
-		for _, use := range u.volumes.of(c) {
-			use.seen(c.Count, c.First, c.Last)
+	u.held.mounted(e, delivered)
+	for _, c := range e.Counts {
+		for _, use := range u.held.of(c) {
+			use.add(c.Count, c.First, c.Last)
 			use.Delivered += c.Count
 		}
 	}
@@ -142,14 +140,6 @@ func (u *Uses) use(a Access, verdict Verdict) *Use {
 	return u.all[key]
 }
 
-func (u *Use) seen(times int64, first, last string) {
-	u.Times += times
-	if u.First == "" || first < u.First {
-		u.First = first
-	}
-	u.Last = max(u.Last, last)
-}
-
 // All are the uses, sorted.
 func (u *Uses) All() []Use {
 	all := make([]Use, 0, len(u.all))
@@ -161,25 +151,3 @@ func (u *Uses) All() []Use {
 	})
 	return all
 }
-
-// volumes knows what each volume holds since its last mount: counts name the volume alone.
-type volumes[T any] struct{ all map[volumeName][]T }
-
-type volumeName struct{ uid, class string }
-
-// mounted takes in what a mount has delivered, in all its parts.
-func (v *volumes[T]) mounted(r *Record, delivered []T) {
-	if r.Kind != KindMount || r.Outcome != Granted || r.Pod == nil {
-		return
-	}
-	if v.all == nil {
-		v.all = map[volumeName][]T{}
-	}
-	name := volumeName{r.Pod.UID, r.Class}
-	if r.Part > 1 {
-		delivered = append(v.all[name], delivered...)
-	}
-	v.all[name] = delivered
-}
-
-func (v *volumes[T]) of(c Count) []T { return v.all[volumeName{c.Pod.UID, c.Class}] }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -17,37 +18,56 @@ type Filter struct {
 	FirstSeen bool
 }
 
+// Undelivered is what the outcome of a secret comes to that was granted, in a mount that failed
+// for another reason or was withdrawn. No record has it.
+const Undelivered Outcome = "undelivered"
+
 // Shown is an event of a record: a secret of a mount, the mounts of one volume that a count
 // sums, or the record itself.
 type Shown struct {
 	Secret *Secret
 	Count  *Count
+	// Outcome is that of the event; empty for one without.
+	Outcome Outcome
 	// New is what is new about an access.
 	New []string
 }
 
 // Apply is what the filter lets through of a record.
-func (f *Filter) Apply(r *Record, known *Novelty) []Shown {
+func (f *Filter) Apply(e Entry, known *Novelty) []Shown {
 	var all []Shown
-	for i := range r.Secrets {
-		if s := &r.Secrets[i]; !s.More {
-			one := Shown{Secret: s}
-			if r.Kind == KindMount && s.Outcome == Granted && f.FirstSeen {
-				one.New = known.Add(r, s)
+	for i := range e.Secrets {
+		if s := &e.Secrets[i]; !s.More {
+			one := Shown{Secret: s, Outcome: e.outcome(s.Outcome)}
+			if e.Kind == KindMount && s.Outcome == Granted && f.FirstSeen {
+				one.New = known.Add(e.Record, s)
 			}
 			all = append(all, one)
 		}
 	}
-	for i := range r.Counts {
-		all = append(all, Shown{Count: &r.Counts[i]})
+	for i := range e.Counts {
+		all = append(all, Shown{Count: &e.Counts[i], Outcome: Granted})
 	}
-	if len(all) == 0 {
-		all = append(all, Shown{})
+	if len(all) == 0 && len(e.Secrets) == 0 { // not of files alone that the record before goes on with
+		all = append(all, Shown{Outcome: e.outcome(e.Outcome)})
 	}
-	if !f.takes(r) {
+	if !f.takes(e.Record) {
 		return nil
 	}
-	return slices.DeleteFunc(all, func(s Shown) bool { return !f.shows(r, s) })
+	return slices.DeleteFunc(all, func(s Shown) bool { return !f.shows(e, s) })
+}
+
+// outcome is what that of a secret, or of the record, comes to. A record of stale values names
+// secrets, and decides about none.
+func (e Entry) outcome(of Outcome) Outcome {
+	switch {
+	case e.Kind == KindStale:
+		return ""
+	case e.Kind == KindMount && of == Granted && !e.Delivered():
+		return Undelivered
+	default:
+		return of
+	}
 }
 
 // takes tells whether a record as a whole can be shown.
@@ -59,17 +79,18 @@ func (f *Filter) takes(r *Record) bool {
 	return (f.Since.IsZero() || at >= timeText(f.Since)) && (f.Until.IsZero() || at < timeText(f.Until))
 }
 
-func (f *Filter) shows(r *Record, s Shown) bool {
-	pod, outcome, rule := podOf(r), r.Outcome, ""
+func (f *Filter) shows(e Entry, s Shown) bool {
+	about := cmp.Or(e.TakesBack, e.Record)
+	pod, rule := podOf(about), ""
 	switch {
 	case s.Secret != nil:
-		outcome, rule = s.Secret.Outcome, s.Secret.Rule
+		rule = s.Secret.Rule
 	case s.Count != nil:
-		pod, outcome = s.Count.Pod, Granted
+		pod = s.Count.Pod
 	}
 	return (f.Namespace == "" || pod.Namespace == f.Namespace) && (f.Pod == "" || pod.Name == f.Pod) &&
-		(f.Outcome == "" || outcome == f.Outcome) && (f.Rule == "" || rule == f.Rule) && (!f.FirstSeen || len(s.New) > 0) &&
-		(f.Path == nil || f.ofPath(r, s))
+		(f.Outcome == "" || s.Outcome == f.Outcome) && (f.Rule == "" || rule == f.Rule) && (!f.FirstSeen || len(s.New) > 0) &&
+		(f.Path == nil || f.ofPath(about, s))
 }
 
 func (f *Filter) ofPath(r *Record, s Shown) bool {
@@ -78,8 +99,8 @@ func (f *Filter) ofPath(r *Record, s Shown) bool {
 		return f.Path.fits(accessOf(r, s.Secret))
 	case r.Lease != nil:
 		return f.Path.fits(accessOf(r, &Secret{Path: r.Lease.Path}))
-	default:
-		return false
+	default: // those of a mount that is taken back
+		return slices.ContainsFunc(r.Secrets, func(s Secret) bool { return f.Path.fits(accessOf(r, &s)) })
 	}
 }
 

@@ -66,8 +66,7 @@ type Readers struct {
 	pattern  Pattern
 	readers  map[readerKey]*reader
 	attempts map[attemptKey]*attempt
-	volumes  volumes[delivery]
-	recent   recent
+	held     holdings[delivery]
 }
 
 type readerKey struct{ store, path, namespace, serviceAccount string }
@@ -105,18 +104,14 @@ func NewReaders(pattern Pattern) *Readers {
 }
 
 // Add takes the record in.
-func (w *Readers) Add(r *Record) {
-	if r.Kind == KindWithdrawn && r.Withdrawn != nil {
-		w.withdrawn(r.Boot, r.Withdrawn.Seq)
-		return
-	}
+func (w *Readers) Add(e Entry) {
 	var delivered []delivery
 	var last *reader
-	for i := range r.Secrets {
-		s := &r.Secrets[i]
-		a := accessOf(r, s)
+	for i := range e.Secrets {
+		s := &e.Secrets[i]
+		a := accessOf(e.Record, s)
 		switch {
-		case r.Kind != KindMount || s.Outcome == "" && !s.More || !w.pattern.fits(a):
+		case e.Kind != KindMount || s.Outcome == "" && !s.More || !w.pattern.fits(a):
 			last = nil
 		case s.More:
 			if last == nil { // the entry before is in another part
@@ -124,20 +119,17 @@ func (w *Readers) Add(r *Record) {
 			}
 			last.hasFiles(s.Files)
 		case s.Outcome == Granted:
-			d := w.read(r, s, a)
+			d := w.read(e, s, a)
 			last = d.reader
 			delivered = append(delivered, d)
 		default:
-			w.attempted(r, s, a)
+			w.attempted(e.Record, s, a)
 			last = nil
 		}
 	}
-	w.volumes.mounted(r, delivered)
-	if len(delivered) > 0 && r.Outcome == Granted {
-		w.recent.add(event{r.Boot, r.Seq - int64(max(r.Part-1, 0))}, delivered)
-	}
-	for _, c := range r.Counts {
-		for _, d := range w.volumes.of(c) {
+	w.held.mounted(e, delivered)
+	for _, c := range e.Counts {
+		for _, d := range w.held.of(c) {
 			d.reader.add(c.Count, c.First, c.Last)
 			d.pod.add(c.Count, c.First, c.Last)
 		}
@@ -145,27 +137,27 @@ func (w *Readers) Add(r *Record) {
 }
 
 // read takes in a secret that the pod was granted.
-func (w *Readers) read(r *Record, s *Secret, a Access) delivery {
+func (w *Readers) read(e Entry, s *Secret, a Access) delivery {
 	key := readerKey{a.Store, a.Path, a.Namespace, a.ServiceAccount}
 	one := w.readers[key]
 	if one == nil {
 		one = &reader{pods: map[podKey]*PodRead{}, Reader: Reader{Store: a.Store, Path: a.Path, Namespace: a.Namespace, ServiceAccount: a.ServiceAccount, Roles: []string{}, Rules: []string{}, Files: []string{}}}
 		w.readers[key] = one
 	}
-	one.add(1, r.At, r.At)
+	one.add(1, e.At, e.At)
 	insert(&one.Roles, a.Role)
 	insert(&one.Rules, s.Rule)
 	one.hasFiles(s.Files)
-	if r.Outcome != Granted {
+	if !e.Delivered() {
 		one.Undelivered++
 	}
-	name := podOf(r)
-	pod := one.pods[podKey{name.UID, name.Name, r.Node}]
+	name := podOf(e.Record)
+	pod := one.pods[podKey{name.UID, name.Name, e.Node}]
 	if pod == nil {
-		pod = &PodRead{Name: name.Name, UID: name.UID, Node: r.Node}
-		one.pods[podKey{name.UID, name.Name, r.Node}] = pod
+		pod = &PodRead{Name: name.Name, UID: name.UID, Node: e.Node}
+		one.pods[podKey{name.UID, name.Name, e.Node}] = pod
 	}
-	pod.add(1, r.At, r.At)
+	pod.add(1, e.At, e.At)
 	return delivery{one, pod}
 }
 
@@ -207,13 +199,6 @@ func (w *Readers) attempted(r *Record, s *Secret, a Access) {
 	one.pods[podOf(r).Name] = true
 }
 
-// withdrawn takes back what a mount was said to have delivered.
-func (w *Readers) withdrawn(boot string, seq int64) {
-	for _, d := range w.recent.all[event{boot, seq}] {
-		d.reader.Undelivered++
-	}
-}
-
 // Readers are those of secrets, sorted.
 func (w *Readers) Readers() []Reader {
 	all := make([]Reader, 0, len(w.readers))
@@ -244,32 +229,4 @@ func (w *Readers) Attempts() []Attempt {
 		return cmp.Or(compareAccess(a.Access, b.Access), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.By, b.By), cmp.Compare(a.Rule, b.Rule))
 	})
 	return all
-}
-
-// event is a mount by its first record.
-type event struct {
-	boot string
-	seq  int64
-}
-
-// recent are the last mounts: a record is withdrawn soon after it was written, if at all.
-type recent struct {
-	all   map[event][]delivery
-	order []event
-}
-
-const mostRecent = 4096
-
-func (r *recent) add(e event, delivered []delivery) {
-	if r.all == nil {
-		r.all = map[event][]delivery{}
-	}
-	if _, there := r.all[e]; !there {
-		r.order = append(r.order, e)
-	}
-	r.all[e] = append(r.all[e], delivered...)
-	if len(r.order) > mostRecent {
-		delete(r.all, r.order[0])
-		r.order = r.order[1:]
-	}
 }

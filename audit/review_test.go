@@ -29,7 +29,7 @@ func mountOf(namespace, account string, secrets ...audit.Secret) audit.Record {
 func usesOf(t *testing.T, records ...audit.Record) []audit.Use {
 	t.Helper()
 	uses := audit.NewUses()
-	walk(t, func(e audit.Entry) { uses.Add(e.Record) }, source("f1", text(written(t, records...))))
+	walk(t, func(e audit.Entry) { uses.Add(e) }, source("f1", text(written(t, records...))))
 	return uses.All()
 }
 
@@ -290,7 +290,7 @@ func TestReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		readers := audit.NewReaders(pattern)
-		walk(t, func(e audit.Entry) { readers.Add(e.Record) }, source("f1", text(lines)))
+		walk(t, func(e audit.Entry) { readers.Add(e) }, source("f1", text(lines)))
 		got := map[string][2]int64{}
 		for _, r := range readers.Readers() {
 			got[r.ServiceAccount+" "+r.Path] = [2]int64{r.Times, r.Undelivered}

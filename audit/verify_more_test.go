@@ -432,6 +432,10 @@ func TestVerifyLongEnd(t *testing.T) {
 		p.mounts(t, chain, 4)
 		p.checkpoint(t, chain)
 		p.mounts(t, chain, 3)
+		signed := checked(t, audit.Check{}, p.lines[:6])
+		if len(signed.Notes) != 1 {
+			t.Errorf("%s: of what is signed %+v", pause, signed.Notes)
+		}
 		report := checked(t, audit.Check{}, p.lines[:7], p.lines[7:])
 		if got := saying(report.Notes[1:]); got == "" != (want == "") || !strings.Contains(got, want) || len(report.Problems) > 0 {
 			t.Errorf("%s: %q, want %q: %+v", pause, got, want, report.Problems)

@@ -13,14 +13,37 @@ type Entry struct {
 
 	File string
 	Line int
-	// Text is the canonical line; it counts until the next entry.
+	// Text is the canonical line.
 	Text []byte
+	// TakenBack says of a mount that it is withdrawn: the pod got an error.
+	TakenBack bool
+	// TakesBack is the mount that a record of the kind withdrawn is about, in its first part; nil
+	// where that was not seen.
+	TakesBack *Record
+}
+
+// Delivered tells whether the entry is a mount that the pod got its files from.
+func (e Entry) Delivered() bool {
+	return e.Kind == KindMount && e.Outcome == Granted && !e.TakenBack
 }
 
 // Walk calls each with the records of files, each once: those of a process in their order, and
-// those of several by their times. It does not verify them. Skipped are lines without a record.
+// those of several by their times. It reads ahead, for TakenBack. It does not verify them. Skipped are lines without a record.
 // It ends with the first error of each.
 func (f Form) Walk(ctx context.Context, files []Source, each func(Entry) error) (skipped int64, err error) {
+	held := ahead{each: each}
+	skipped, err = f.walk(ctx, files, held.add)
+	if ctx.Err() != nil {
+		return skipped, err
+	}
+	if failed := held.rest(); err == nil {
+		err = failed
+	}
+	return skipped, err
+}
+
+// walk is Walk without a look at what comes behind an entry.
+func (f Form) walk(ctx context.Context, files []Source, each func(Entry) error) (skipped int64, err error) {
 	m := &merger{form: f, seen: map[string]*ranges{}}
 	defer m.stop()
 	for _, file := range files {
@@ -42,7 +65,7 @@ func (f Form) Walk(ctx context.Context, files []Source, each func(Entry) error) 
 			m.skipped++
 			continue
 		}
-		if err := each(Entry{r, s.file.Name, s.head.line, s.head.text}); err != nil {
+		if err := each(Entry{Record: r, File: s.file.Name, Line: s.head.line, Text: s.head.text}); err != nil {
 			return m.skipped, err
 		}
 	}

@@ -72,7 +72,7 @@ func printChanged(w io.Writer, title string, changes []audit.Change, now audit.A
 	}
 	_, _ = fmt.Fprintln(w, title)
 	for _, c := range changes {
-		_, _ = fmt.Fprintf(w, "  %s: %s\n    %s\n", accessText(c.Access), spanText(audit.Span{Times: c.Times, First: c.First, Last: c.Last}), c.Why)
+		_, _ = fmt.Fprintf(w, "  %s: %s\n    %s\n", accessText(c.Access), spanText(c.Span), c.Why)
 	}
 	_, _ = fmt.Fprintln(w)
 }

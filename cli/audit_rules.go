@@ -35,9 +35,9 @@ force then: the first rule that allows an access counts it.
 
 Then propose the narrowest rules that allow the accesses that were allowed, and nothing else, to
 paste into keymount.yaml. They name each path. An access that was allowed and got no value, since
-the secret is absent or the store refused, is among them and listed apart: without a rule the mount
-of a class with an optional secret would fail. Accesses of which the login alone was judged do not
-count. The files should cover a time in which everything was in use.`,
+the secret is absent, the store refused or the mount failed, is among them and listed apart: without
+a rule the mount of a class with an optional secret would fail. Accesses of which the login alone
+was judged do not count. The files should cover a time in which everything was in use.`,
 		Example: `  keymount audit rules --config keymount.yaml /var/log/keymount/audit*`,
 		Args:    fileArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,7 +66,7 @@ func usesOf(cmd *cobra.Command, form audit.Form, file string, args []string) (ma
 		return nil, nil, err
 	}
 	uses := audit.NewUses()
-	err = walkTrail(cmd, form, args, func(e audit.Entry) error { uses.Add(e.Record); return nil })
+	err = walkTrail(cmd, form, args, func(e audit.Entry) error { uses.Add(e); return nil })
 	return storesOf(c), uses.All(), err
 }
 

@@ -36,6 +36,9 @@ each secret of a mount, for the mounts of a volume that brought nothing new, and
 event. Checkpoints are left out unless --kind asks for them. With -o json the whole records are
 printed, one a line. Records are read and not verified: see 'keymount audit verify'.
 
+A secret that was granted has the outcome undelivered where the pod did not get it: another secret
+failed the mount, or the mount was withdrawn, as a later record says.
+
 --since and --until take a time, 2026-09-21T14:00:00Z or 2026-09-21, or how long ago: 36h.
 
 --first-seen shows secrets that a pod was granted, where the files have, before that record, no
@@ -65,7 +68,7 @@ known, also where --since leaves it out.`,
 }
 
 func outcomes() []string {
-	return []string{string(audit.Granted), string(audit.Denied), string(audit.NotFound), string(audit.Failed)}
+	return []string{string(audit.Granted), string(audit.Denied), string(audit.NotFound), string(audit.Failed), string(audit.Undelivered)}
 }
 
 func kinds() []string {
@@ -90,7 +93,7 @@ func (s *showing) run(cmd *cobra.Command, args []string) error {
 	printer := recordPrinter{w: out, style: styleOf(cmd.OutOrStdout()), news: s.filter.FirstSeen}
 	known := audit.NewNovelty()
 	err := walkTrail(cmd, s.form, args, func(e audit.Entry) error {
-		found := s.filter.Apply(e.Record, known)
+		found := s.filter.Apply(e, known)
 		if len(found) == 0 {
 			return nil
 		}
@@ -98,7 +101,7 @@ func (s *showing) run(cmd *cobra.Command, args []string) error {
 			_, err := out.Write(append(e.Text, '\n'))
 			return err
 		}
-		return printer.print(e.Record, found)
+		return printer.print(e, found)
 	})
 	return errors.Join(err, out.Flush())
 }
@@ -185,7 +188,7 @@ const (
 	widthRule   = 19
 )
 
-func (p *recordPrinter) print(r *audit.Record, found []audit.Shown) error {
+func (p *recordPrinter) print(e audit.Entry, found []audit.Shown) error {
 	if !p.begun {
 		p.begun = true
 		last := "RULE"
@@ -197,19 +200,20 @@ func (p *recordPrinter) print(r *audit.Record, found []audit.Shown) error {
 		}
 	}
 	for _, one := range found {
-		if err := p.event(r, one); err != nil {
+		if err := p.event(e, one); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *recordPrinter) event(r *audit.Record, one audit.Shown) error {
-	pod, event, what, last := r.Pod, string(r.Outcome), "", ""
+func (p *recordPrinter) event(e audit.Entry, one audit.Shown) error {
+	r := e.Record
+	pod, event, what, last := r.Pod, string(one.Outcome), "", ""
 	switch {
 	case one.Secret != nil:
 		s := one.Secret
-		event, what, last = cmp.Or(string(s.Outcome), "undecided"), s.Store+" "+s.Path, s.Rule
+		event, what, last = cmp.Or(event, "undecided"), s.Store+" "+s.Path, s.Rule
 		if s.Write {
 			what = s.Store + " write " + s.Path
 		}
@@ -221,6 +225,9 @@ func (p *recordPrinter) event(r *audit.Record, one audit.Shown) error {
 		}
 	case one.Count != nil:
 		pod, event, what = &one.Count.Pod, fmt.Sprintf("same, %d x", one.Count.Count), "class "+one.Count.Class
+	case e.TakesBack != nil:
+		pod, event = e.TakesBack.Pod, string(r.Kind)
+		what, last = "mount of "+clockTime(e.TakesBack.At), fmt.Sprintf("record %d", e.TakesBack.Seq)
 	case r.Kind == audit.KindMount: // it failed before its secrets were known
 		what = "class " + r.Class
 	default:
@@ -284,6 +291,12 @@ func fit(text string, width int) string {
 	runes := []rune(text)
 	front := (width - 1) / 2
 	return string(runes[:front]) + "…" + string(runes[len(runes)-(width-1-front):])
+}
+
+// clockTime is shortTime without the date.
+func clockTime(at string) string {
+	text := shortTime(at)
+	return text[max(0, len(text)-len(time.TimeOnly)):]
 }
 
 // shortTime is the time of a record without what a person does not read.

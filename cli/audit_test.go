@@ -40,6 +40,7 @@ func trail(ts *testscript.TestScript, neg bool, args []string) {
 	write("new.jsonl", second...)
 	write("changed.jsonl", replaced(first, 2, "shop/db", "shop/dc")...)
 	write("cut.jsonl", first[:5]...)
+	write("night.jsonl", s.process(&s.last, s.night)...)
 	write("rotated.jsonl", first[6:]...)
 	write("before.jsonl", first[5])
 	write("shipped.jsonl", first[len(first)-1])
@@ -143,4 +144,18 @@ func (s *story) evening() {
 		Kind: audit.KindStale, Stale: &audit.Stale{State: "begin", Store: "prod", Cause: "store unavailable"},
 		Secrets: []audit.Secret{secret("secret/shop/db", audit.Granted, "stores[0].access[0]")},
 	})
+}
+
+// night has a mount that failed for one of two secrets, and one that was withdrawn.
+func (s *story) night() {
+	const rule = "stores[0].access[0]"
+	s.add(mount("shop", "api-7", audit.Granted, secret("secret/shop/db", audit.Granted, rule)))
+	s.add(mount("shop", "api-8", audit.NotFound, secret("secret/shop/db", audit.Granted, rule), secret("secret/shop/gone", audit.NotFound, rule)))
+	s.add(mount("shop", "api-7", audit.Granted, secret("secret/shop/new", audit.Granted, rule)))
+	s.add(audit.Record{Kind: audit.KindWithdrawn, Withdrawn: &audit.Withdrawn{Seq: 3}})
+	s.add(audit.Record{Kind: audit.KindWithdrawn, Withdrawn: &audit.Withdrawn{Seq: 99}})
+	s.add(audit.Record{Kind: audit.KindCount, Counts: []audit.Count{{
+		Class: "api", Count: 5, First: "2026-09-21T14:25:00.000000Z", Last: "2026-09-21T14:26:00.000000Z",
+		Pod: audit.Pod{Name: "api-7", Namespace: "shop", UID: "uid-api-7"}, ServiceAccount: "api",
+	}}})
 }

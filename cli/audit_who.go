@@ -30,7 +30,7 @@ the rules or the store, absent, or failed. PATH is a path, or a pattern as in th
 keymount.yaml; the path of a secret is spelled as there.
 
 A mount that brought the same as the one before is counted in the trail with others of its
-volume: it counts for each secret of the volume. Times are in UTC.`,
+volume: it counts for each secret that the volume held when the first of them was. Times are in UTC.`,
 		Example: `  keymount audit who secret/shop/db /var/log/keymount/audit*
   keymount audit who 'secret/shop/**' -o json audit.jsonl`,
 		Args:              fileArgs("PATH"),
@@ -41,7 +41,7 @@ volume: it counts for each secret of the volume. Times are in UTC.`,
 				return usagef("PATH: %w", err)
 			}
 			readers := audit.NewReaders(pattern)
-			if err := walkTrail(cmd, f.form, args[1:], func(e audit.Entry) error { readers.Add(e.Record); return nil }); err != nil {
+			if err := walkTrail(cmd, f.form, args[1:], func(e audit.Entry) error { readers.Add(e); return nil }); err != nil {
 				return err
 			}
 			result := readBy{args[0], readers.Readers(), readers.Attempts()}
