@@ -42,10 +42,10 @@ func (h *holdings[T]) mounted(e Entry, what []T) {
 func (h *holdings[T]) of(c Count) []T {
 	name := volumeName{c.Pod.UID, c.Class}
 	held := h.all[name]
-	for i := len(held) - 1; i >= 0; i-- {
-		if held[i].since <= c.First {
+	for i, last := range slices.Backward(held) {
+		if last.since <= c.First {
 			h.all[name] = slices.Delete(held, 0, i)
-			return h.all[name][0].what
+			return last.what
 		}
 	}
 	return nil

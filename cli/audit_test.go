@@ -110,7 +110,7 @@ func secret(path string, outcome audit.Outcome, rule string) audit.Secret {
 		s.List = "paths"
 	case audit.NotFound:
 		s.Reason = "not found"
-	case audit.Failed:
+	case audit.Failed, audit.Undelivered:
 	}
 	return s
 }
