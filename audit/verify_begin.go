@@ -149,7 +149,7 @@ func (v *verifier) after(w *walk, s *stretch, before *walk, p Predecessor) {
 	case p.Hash != before.hashOf(c, p.Hash):
 		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from another checkpoint %d than that of %s: one of the trails was written anew", p.Number, p.Boot), 0)
 	case before.number-p.Number > mostLag:
-		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d of %s, whose last one is %d: its checkpoints have numbers that are taken, so one of the trails was made up", p.Number, p.Boot, before.number), 0)
+		v.problem(Forgery, s.first, w.t, fmt.Sprintf("goes on from checkpoint %d of %s, whose last one is %d: its checkpoints have numbers that are taken; one of the trails was made up, or the process did not find the last file", p.Number, p.Boot, before.number), 0)
 	default:
 		v.follows(w, s, before, p)
 	}
