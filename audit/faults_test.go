@@ -166,11 +166,11 @@ type tearing struct {
 }
 
 func (f *tearing) Write(text []byte) (int, error) {
-	at := bytes.Index(text, []byte(`"kind":"mount"`))
-	if f.move == nil || at < 0 {
+	begin, _, found := bytes.Cut(text, []byte(`"kind":"mount"`))
+	if f.move == nil || !found {
 		return f.File.Write(text)
 	}
-	n, err := f.File.Write(text[:at])
+	n, err := f.File.Write(begin)
 	if err == nil {
 		err = f.move()
 	}

@@ -24,7 +24,7 @@ import (
 // killsInCI is how often the process is killed; .ci/long sets KEYMOUNT_KILLS for more.
 const killsInCI = 10
 
-const passwordOnly = "{path: secret/shop/db, key: password, file: password}"
+const passwordOnly = "{path: secret/shop/db, key: password, file: password}" //nolint:gosec // G101: the name of a key
 
 // podOf is a pod of the service account shop/api.
 func podOf(name string) auth.Pod {
@@ -177,7 +177,9 @@ func TestAuditOfKills(t *testing.T) {
 		}
 		exited := k.exited
 		k.exited = nil
-		<-exited
+		if err := <-exited; err == nil {
+			t.Error("keymount ended by itself")
+		}
 		stopping.Store(true)
 		mounting.Wait()
 		k.start(t)
@@ -208,7 +210,7 @@ func TestAuditOfKills(t *testing.T) {
 	lost, all := 0, 0
 	delivered.Range(func(name, _ any) bool {
 		all++
-		if !recorded[name.(string)] { //nolint:forcetypeassert,errcheck // only names are stored
+		if !recorded[name.(string)] { //nolint:forcetypeassert // only names are stored
 			lost++
 		}
 		return true
