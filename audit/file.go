@@ -254,7 +254,7 @@ func (f *File) Checkpoint(last Predecessor) error {
 	if err := f.file.Sync(); err != nil {
 		return fmt.Errorf("audit.file: %w", err)
 	}
-	if f.size < f.o.MaxSize && f.o.Now().Sub(f.began) < f.o.MaxAge {
+	if age := f.o.Now().Sub(f.began); f.size < f.o.MaxSize && 0 <= age && age < f.o.MaxAge { // a clock may be set back
 		return nil
 	}
 	return f.rotate(last.Number)

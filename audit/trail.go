@@ -364,7 +364,7 @@ func (t *Trail) tick(ctx context.Context) {
 			return
 		case <-every.C:
 			t.mu.Lock()
-			if t.o.Now().Sub(t.summed) >= sumEvery {
+			if since := t.o.Now().Sub(t.summed); since >= sumEvery || since < 0 { // or the clock was set back
 				t.sumLocked()
 			}
 			t.tellLostLocked()

@@ -1,12 +1,14 @@
 package pods_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +16,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/audit"
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/all"
 )
 
 // The audit trail in the output of each keymount has every mount that its log has, verifies,
@@ -57,6 +63,90 @@ func (s *suite) testTrail(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(append([]string{"audit", "replay", "--config", narrow}, flags...)...)
+	s.checkNarrow(t, narrow, files)
+}
+
+// checkNarrow asks the proposed rules for accesses that nothing in the trail has had.
+func (s *suite) checkNarrow(t *testing.T, file string, logs []string) {
+	t.Helper()
+	c, err := config.Load(file, all.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := usesIn(t, logs)
+	asked := 0
+	for i := range c.Stores {
+		one := &c.Stores[i]
+		if one.Access.Store {
+			continue // which Vault's policies decide
+		}
+		for _, use := range used {
+			if use.Store != one.Name {
+				continue
+			}
+			for _, other := range othersOf(use.Access) {
+				asked++
+				if decision, _ := one.Rules().Judge(queryOf(t, other)); decision.Allowed && !had(used, other) {
+					t.Errorf("%+v is allowed by %s, and nothing in the trail has had it", other, decision.Rule)
+				}
+			}
+		}
+	}
+	s.report("asked the proposed rules for %d accesses that nothing has had", asked)
+	if asked < 50 {
+		t.Errorf("%d accesses were asked for, want 50 at least", asked)
+	}
+}
+
+// usesIn are the accesses in the trails within logs.
+func usesIn(t *testing.T, logs []string) []audit.Use {
+	t.Helper()
+	uses := audit.NewUses()
+	for _, name := range logs {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(text) {
+			if r, err := audit.Read(line); err == nil {
+				uses.Add(audit.Entry{Record: r})
+			}
+		}
+	}
+	return uses.All()
+}
+
+// othersOf are the accesses beside one: of another identity, role, path and verb.
+func othersOf(a audit.Access) []audit.Access {
+	namespace, account, path, below, verb := a, a, a, a, a
+	namespace.Namespace += "-x"
+	account.ServiceAccount += "-x"
+	path.Path += "-x"
+	below.Path += "/x"
+	verb.Write = !verb.Write
+	others := []audit.Access{namespace, account, path, below, verb}
+	if a.Role != "" { // or the store has none
+		role := a
+		role.Role += "-x"
+		others = append(others, role)
+	}
+	return others
+}
+
+func queryOf(t *testing.T, a audit.Access) access.Query {
+	t.Helper()
+	path, err := store.ParsePath(a.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return access.Query{
+		Store: a.Store, Namespace: a.Namespace, ServiceAccount: a.ServiceAccount, Role: a.Role, Path: path, Write: a.Write, Literal: a.Literal,
+	}
+}
+
+// had tells whether the trail has an access.
+func had(used []audit.Use, a audit.Access) bool {
+	return slices.ContainsFunc(used, func(u audit.Use) bool { return u.Access == a })
 }
 
 // narrowed is a keymount.yaml with the rules that are proposed in place of its own.
