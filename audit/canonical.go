@@ -212,7 +212,7 @@ func (s *scanner) value(depth int) bool {
 	}
 	switch s.rest[0] {
 	case '{':
-		return s.object(depth)
+		return s.object(depth, nil)
 	case '[':
 		return s.list(depth)
 	case '"':
@@ -243,16 +243,26 @@ func (s *scanner) list(depth int) bool {
 	return false
 }
 
-func (s *scanner) object(depth int) bool {
-	s.take('{')
+// object takes an object, and hands each of its members out; nil takes them alone.
+func (s *scanner) object(depth int, each func(name, value []byte)) bool {
+	if !s.take('{') {
+		return false
+	}
 	if s.take('}') {
 		return true
 	}
 	var before []byte
 	for first := true; ; first = false {
 		name, ok := s.text()
-		if !ok || !isName(name) || !first && bytes.Compare(before, name) >= 0 || !s.take(':') || !s.value(depth+1) {
+		if !ok || !isName(name) || !first && bytes.Compare(before, name) >= 0 || !s.take(':') {
 			return false
+		}
+		from := s.rest
+		if !s.value(depth + 1) {
+			return false
+		}
+		if each != nil {
+			each(name, from[:len(from)-len(s.rest)])
 		}
 		before = name
 		if s.take('}') {

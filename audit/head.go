@@ -37,28 +37,8 @@ const (
 // the text is not canonical, or no object.
 func scanHead(text []byte) (h head, ok bool) {
 	s := scanner{rest: text}
-	if !s.take('{') {
-		return h, false
-	}
-	var before []byte
-	for first := true; ; first = false {
-		name, ok := s.text()
-		if !ok || !isName(name) || !first && bytes.Compare(before, name) >= 0 || !s.take(':') {
-			return h, false
-		}
-		from := s.rest
-		if !s.value(1) {
-			return h, false
-		}
-		h.set(name, from[:len(from)-len(s.rest)])
-		before = name
-		if s.take('}') {
-			return h, len(s.rest) == 0 && utf8.Valid(text)
-		}
-		if !s.take(',') {
-			return h, false
-		}
-	}
+	ok = s.object(0, h.set) && len(s.rest) == 0 && utf8.Valid(text)
+	return h, ok
 }
 
 // set takes a field of the head, and passes all others over.
