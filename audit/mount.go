@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -42,8 +43,11 @@ type delivered struct {
 	// versions are the store's, by the place of the secret among the reads.
 	versions []string
 	secrets  []string
-	stale    map[string]string // causes, by store
+	stale    causes
 }
+
+// causes are why old values stand in, by store; nil where none does.
+type causes map[string]string
 
 // Record puts a mount into the trail before it is answered, and is an error where that was
 // not possible and the trail does not go on without it. A delivery of the same as before is
@@ -65,33 +69,47 @@ func (t *Trail) Record(ctx context.Context, m *record.Mount) error {
 
 func (t *Trail) record(ctx context.Context, m *record.Mount) error {
 	key := volume{cut(m.Pod.UID, maxID), cut(m.Class, maxID)}
-	now := deliveryOf(m)
 	before := t.deliveredTo(key)
-	if m.Code == codes.OK {
-		t.tellStale(m, before, now)
-		if before != nil && before.content == now.content {
-			t.again(key, m, mountRecord(m, before))
-			t.remember(key, m, now)
+	if m.Code != codes.OK { // which changes nothing of what was delivered
+		return t.recordNew(ctx, key, m, before)
+	}
+	content, stale := contentOf(m), staleIn(m)
+	t.tellStale(m, before, stale)
+	if before != nil && before.content == content {
+		t.again(key, m, before)
+		if maps.Equal(before.stale, stale) {
 			return nil
 		}
+	} else if err := t.recordNew(ctx, key, m, before); err != nil {
+		return err
 	}
-	first, last, err := t.putMount(ctx, key, mountRecord(m, before))
-	if err == nil {
-		err = t.await(ctx, last, !t.o.Continue)
-	}
-	if err != nil && !t.o.Continue {
-		t.withdraw(m, first)
-		return fmt.Errorf("%w%s", err, cure)
-	}
-	t.remember(key, m, now)
+	t.remember(key, deliveryOf(m, content, stale))
 	return nil
 }
 
-// again is for a mount that delivers the same as before: nothing waits for its record.
-func (t *Trail) again(key volume, m *record.Mount, r Record) {
-	if !t.o.Full || t.put(r) != nil {
-		t.count(key, m)
+// recordNew waits for the record of a mount that failed, or delivers something new.
+func (t *Trail) recordNew(ctx context.Context, key volume, m *record.Mount, before *delivered) error {
+	wait := newPatience(ctx)
+	defer wait.end()
+	first, last, err := t.putMount(wait, key, mountRecord(m, before))
+	if err == nil {
+		err = t.await(wait, last, !t.o.Continue)
 	}
+	if err == nil || t.o.Continue {
+		return nil
+	}
+	t.withdraw(m, first)
+	return fmt.Errorf("%w%s", err, cure)
+}
+
+// again is for a mount that delivers the same as before: nothing waits for its record.
+func (t *Trail) again(key volume, m *record.Mount, before *delivered) {
+	if t.o.Full {
+		if _, _, _, err := t.tryMount(key, mountRecord(m, before)); err == nil {
+			return
+		}
+	}
+	t.count(key, m)
 }
 
 // withdraw says of a record that its mount was answered with an error: it may yet be written.
@@ -108,11 +126,7 @@ func (t *Trail) deliveredTo(key volume) *delivered {
 	return d
 }
 
-// remember keeps what was delivered; a failed mount changes nothing of that.
-func (t *Trail) remember(key volume, m *record.Mount, d *delivered) {
-	if m.Code != codes.OK {
-		return
-	}
+func (t *Trail) remember(key volume, d *delivered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.volumes.Add(key, d, d.held()+int64(len(key.podUID)+len(key.class)))
@@ -131,10 +145,9 @@ func (d *delivered) held() int64 {
 	return int64(held)
 }
 
-// deliveryOf is what a mount delivers, for comparison with the next one: contents, the
-// store's versions, and the rules that allowed it.
-func deliveryOf(m *record.Mount) *delivered {
-	d := &delivered{versions: make([]string, len(m.Reads)), secrets: make([]string, len(m.Reads))}
+// contentOf tells one delivery from another: by the files, the store's versions, and the rules
+// that allowed it.
+func contentOf(m *record.Mount) (content [sha256.Size]byte) {
 	h := sha256.New()
 	var text []byte
 	add := func(part string) { // behind its length: two lists of parts never look alike
@@ -146,21 +159,37 @@ func deliveryOf(m *record.Mount) *delivered {
 	}
 	for i := range m.Reads {
 		r := &m.Reads[i]
-		d.versions[i], d.secrets[i] = r.Version, r.Secret.Path.String()
-		for _, part := range []string{r.Secret.Store, r.Secret.Role, d.secrets[i], r.Version, r.Rule.Rule} {
+		for _, part := range []string{r.Secret.Store, r.Secret.Role, r.Secret.Path.String(), r.Version, r.Rule.Rule} {
 			add(part)
-		}
-		if r.Source == record.Stale {
-			if d.stale == nil {
-				d.stale = map[string]string{}
-			}
-			d.stale[r.Secret.Store] = r.Cause
 		}
 		if r.Identity != nil {
 			add(r.Identity.ServiceAccountUID)
 		}
 	}
-	h.Sum(d.content[:0])
+	h.Sum(content[:0])
+	return content
+}
+
+// staleIn is why old values are among what a mount delivers.
+func staleIn(m *record.Mount) causes {
+	var stale causes
+	for i := range m.Reads {
+		if r := &m.Reads[i]; r.Source == record.Stale {
+			if stale == nil {
+				stale = causes{}
+			}
+			stale[r.Secret.Store] = r.Cause
+		}
+	}
+	return stale
+}
+
+// deliveryOf is what to remember of a mount.
+func deliveryOf(m *record.Mount, content [sha256.Size]byte, stale causes) *delivered {
+	d := &delivered{content: content, versions: make([]string, len(m.Reads)), secrets: make([]string, len(m.Reads)), stale: stale}
+	for i := range m.Reads {
+		d.versions[i], d.secrets[i] = m.Reads[i].Version, m.Reads[i].Secret.Path.String()
+	}
 	return d
 }
 

@@ -55,18 +55,18 @@ func (t *Trail) sumOneLocked(key volume) {
 }
 
 // tellStale records where old values begin or end to stand in for a store.
-func (t *Trail) tellStale(m *record.Mount, before, now *delivered) {
-	var known map[string]string
+func (t *Trail) tellStale(m *record.Mount, before *delivered, now causes) {
+	var known causes
 	if before != nil {
 		known = before.stale
 	}
-	for _, name := range slices.Sorted(maps.Keys(now.stale)) {
+	for _, name := range slices.Sorted(maps.Keys(now)) {
 		if _, already := known[name]; !already {
-			t.putStale(m, &Stale{State: "begin", Store: name, Cause: cut(now.stale[name], maxText)})
+			t.putStale(m, &Stale{State: "begin", Store: name, Cause: cut(now[name], maxText)})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
-		if _, still := now.stale[name]; !still {
+		if _, still := now[name]; !still {
 			t.putStale(m, &Stale{State: "end", Store: name})
 		}
 	}

@@ -83,9 +83,7 @@ func New(o Options) (*Trail, error) {
 		return nil, err
 	}
 	if o.Key.Len() == 0 {
-		if o.Key, err = randomKey(); err != nil {
-			return nil, err
-		}
+		o.Key = randomKey()
 	}
 	t := &Trail{
 		o: o, chain: chain, moved: make(chan struct{}), summed: o.Now(),
@@ -121,9 +119,7 @@ func (t *Trail) put(r Record) error {
 
 // putMount makes the record of a mount part of the trail, behind the sum of those before it
 // that delivered the same: the numbers of its first and last line. It waits for room.
-func (t *Trail) putMount(ctx context.Context, key volume, r Record) (first, last int64, err error) {
-	wait := newPatience(ctx)
-	defer wait.end()
+func (t *Trail) putMount(wait *patience, key volume, r Record) (first, last int64, err error) {
 	for {
 		var moved <-chan struct{}
 		first, last, moved, err = t.tryMount(key, r)
@@ -147,7 +143,6 @@ func (t *Trail) tryMount(key volume, r Record) (first, last int64, moved <-chan 
 }
 
 // putLocked makes a record part of the trail; errFull where a sink is too far behind.
-
 func (t *Trail) putLocked(r Record) (first, last int64, err error) {
 	switch {
 	case t.ended:
@@ -233,20 +228,19 @@ func (t *Trail) checkpointLocked() error {
 // enqueueLocked hands a line to all sinks. One that is too far behind, in a trail that goes
 // on without it, misses it: what it has then lacks these lines, and a later record says so.
 func (t *Trail) enqueueLocked(line []byte, seq int64, checkpoint *Predecessor) {
+	one := segment{line: append(line, '\n'), seq: seq, checkpoint: checkpoint}
 	for _, f := range t.feeds {
 		if f.behind > maxBehind {
 			t.loseLocked()
 			continue
 		}
-		f.add(segment{line: append(line, '\n'), seq: seq, checkpoint: checkpoint})
+		f.add(one)
 	}
 }
 
 // await returns nil once every sink has the line of that number, and an error when that
 // takes too long; unless it is patient, also when a sink is known to fail.
-func (t *Trail) await(ctx context.Context, seq int64, patient bool) error {
-	wait := newPatience(ctx)
-	defer wait.end()
+func (t *Trail) await(wait *patience, seq int64, patient bool) error {
 	for {
 		t.mu.Lock()
 		behind, moved := t.behindLocked(seq), t.moved
@@ -256,10 +250,7 @@ func (t *Trail) await(ctx context.Context, seq int64, patient bool) error {
 		}
 		failure, known := behind.failure(), behind.failed != nil
 		t.mu.Unlock()
-		if known && !patient {
-			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
-		}
-		if !wait.until(moved) {
+		if known && !patient || !wait.until(moved) {
 			return fmt.Errorf("%w: %w", ErrNotWritten, failure)
 		}
 	}
@@ -323,7 +314,9 @@ func (t *Trail) During(ctx context.Context, serve func() error) error {
 	err := serve()
 	last()
 	t.end()
-	_ = t.await(ctx, t.next()-1, true) // a sink that takes nothing has said so
+	wait := newPatience(ctx)
+	defer wait.end()
+	_ = t.await(wait, t.next()-1, true) // a sink that takes nothing has said so
 	stop()
 	feeds.Wait()
 	t.Close(ctx)

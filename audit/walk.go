@@ -28,8 +28,8 @@ func (e Entry) Delivered() bool {
 }
 
 // Walk calls each with the records of files, each once: those of a process in their order, and
-// those of several by their times. It reads ahead, for TakenBack. It does not verify them. Skipped are lines without a record.
-// It ends with the first error of each.
+// those of several by their times. It reads ahead, for TakenBack. It does not verify them.
+// Skipped are lines without a record. It ends with the first error of each.
 func (f Form) Walk(ctx context.Context, files []Source, each func(Entry) error) (skipped int64, err error) {
 	held := ahead{each: each}
 	skipped, err = f.walk(ctx, files, held.add)

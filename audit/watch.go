@@ -149,10 +149,8 @@ func (t *Trail) replaced(identity auth.Identity, made *Lease) string {
 	return before
 }
 
-func randomKey() (secret.Bytes, error) {
+func randomKey() secret.Bytes {
 	key := make([]byte, sha256.Size)
-	if _, err := rand.Read(key); err != nil {
-		return secret.Bytes{}, fmt.Errorf("make a key for the names of leases: %w", err)
-	}
-	return secret.New(key), nil
+	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
+	return secret.New(key)
 }
