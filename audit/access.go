@@ -21,9 +21,9 @@ type Access struct {
 	Literal string `json:"literal,omitempty"`
 }
 
-// query is the Access for the rules. A record has the one spelling of its path, which needs no
+// Query is the Access for the rules. A record has the one spelling of its path, which needs no
 // kind of store to read it.
-func (a Access) query() (access.Query, error) {
+func (a Access) Query() (access.Query, error) {
 	path, err := store.ParsePath(a.Path)
 	if err != nil {
 		return access.Query{}, fmt.Errorf("path %w", err)

@@ -75,7 +75,7 @@ func JudgeUses(uses []Use, stores map[string]Store) Judged {
 }
 
 func judge(s Store, a Access) (access.Decision, error) {
-	query, err := a.query()
+	query, err := a.Query()
 	if err != nil {
 		return access.Decision{}, err
 	}
@@ -150,7 +150,7 @@ func sayable(a Access, kind access.Kind) error {
 	if mistake, is := errors.AsType[access.Mistake](err); is {
 		return mistake.Err // without its place, which is in no file
 	}
-	query, err := a.query()
+	query, err := a.Query()
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func answer(use Use, s Store, is bool) (now Answer, why string) {
 func (s Store) answerLogin(use Use) (now Answer, why string) {
 	a := use.Access
 	a.Path = NoReads
-	query, err := a.query()
+	query, err := a.Query()
 	if err != nil {
 		return CannotTell, err.Error()
 	}

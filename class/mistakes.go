@@ -51,6 +51,5 @@ func (m *mistakes) err(r Request) error {
 // characters that cannot be seen: the pod's author may have written anything as the
 // class's name.
 func Shorten(name string) string {
-	const longest = 253
-	return spelling.Visible(spelling.Cut(name, longest))
+	return spelling.Visible(spelling.CutName(name))
 }

@@ -81,9 +81,8 @@ func Write(f Format, t secret.Tree) (secret.Bytes, error) {
 	return secret.New(text), nil
 }
 
-// mostFailures bounds the keys in one error, and mostOfKey the bytes of each: a secret may
-// have any number of keys, of any length.
-const mostFailures, mostOfKey = 20, 253
+// mostFailures bounds the keys in one error: a secret may have any number of them.
+const mostFailures = 20
 
 // writeLines writes a map as one line for each of its keys.
 func writeLines(t secret.Tree, f Format, line func(key, value string) (string, error)) ([]byte, error) {
@@ -100,7 +99,7 @@ func writeLines(t secret.Tree, f Format, line func(key, value string) (string, e
 			written, err = line(key, value)
 		}
 		if err != nil {
-			if failures = append(failures, fmt.Errorf("key %q %w", spelling.Cut(key, mostOfKey), err)); len(failures) == mostFailures {
+			if failures = append(failures, fmt.Errorf("key %q %w", spelling.CutName(key), err)); len(failures) == mostFailures {
 				failures = append(failures, errors.New("and maybe more"))
 				break
 			}

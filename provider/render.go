@@ -21,9 +21,6 @@ import (
 // one does.
 const templateTime = time.Second
 
-// mostOfKey bounds the bytes of a secret's key in an error.
-const mostOfKey = 253
-
 var errSlow = errors.New("template: it takes longer than a second; its work grows with what is in the secrets")
 
 // render makes the files of a mount, in the order of the class. A secret without a value is
@@ -192,7 +189,7 @@ func (r *rendering) allKeys(o *class.Object, part secret.Tree) error {
 		}
 		path := inFolder(o, key)
 		if err := class.CheckKey(key, path); err != nil {
-			failures = append(failures, fmt.Errorf("%w: key %q cannot be a file: %w", store.Invalid, spelling.Cut(key, mostOfKey), err))
+			failures = append(failures, fmt.Errorf("%w: key %q cannot be a file: %w", store.Invalid, spelling.CutName(key), err))
 		} else if err := r.plain(o, path, child); errors.Is(err, ErrTooLarge) {
 			return err
 		} else if err != nil {

@@ -1,10 +1,10 @@
 package pods_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/audit"
 	"github.com/keymount/keymount/config"
-	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/all"
 )
 
@@ -86,7 +84,11 @@ func (s *suite) checkNarrow(t *testing.T, file string, logs []string) {
 			}
 			for _, other := range othersOf(use.Access) {
 				asked++
-				if decision, _ := one.Rules().Judge(queryOf(t, other)); decision.Allowed && !had(used, other) {
+				query, err := other.Query()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if decision, _ := one.Rules().Judge(query); decision.Allowed && !had(used, other) {
 					t.Errorf("%+v is allowed by %s, and nothing in the trail has had it", other, decision.Rule)
 				}
 			}
@@ -101,17 +103,13 @@ func (s *suite) checkNarrow(t *testing.T, file string, logs []string) {
 // usesIn are the accesses in the trails within logs.
 func usesIn(t *testing.T, logs []string) []audit.Use {
 	t.Helper()
+	sources := make([]audit.Source, len(logs))
+	for i, name := range logs {
+		sources[i] = audit.Source{Name: name, Open: func() (io.ReadCloser, error) { return os.Open(name) }}
+	}
 	uses := audit.NewUses()
-	for _, name := range logs {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range bytes.Lines(text) {
-			if r, err := audit.Read(line); err == nil {
-				uses.Add(audit.Entry{Record: r})
-			}
-		}
+	if _, err := (audit.Form{Others: true}).Walk(t.Context(), sources, func(e audit.Entry) error { uses.Add(e); return nil }); err != nil {
+		t.Fatal(err)
 	}
 	return uses.All()
 }
@@ -131,17 +129,6 @@ func othersOf(a audit.Access) []audit.Access {
 		others = append(others, role)
 	}
 	return others
-}
-
-func queryOf(t *testing.T, a audit.Access) access.Query {
-	t.Helper()
-	path, err := store.ParsePath(a.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return access.Query{
-		Store: a.Store, Namespace: a.Namespace, ServiceAccount: a.ServiceAccount, Role: a.Role, Path: path, Write: a.Write, Literal: a.Literal,
-	}
 }
 
 // had tells whether the trail has an access.

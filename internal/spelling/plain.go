@@ -73,6 +73,13 @@ func Visible(text string) string {
 	return b.String()
 }
 
+// CutName is a name cut to the length that a Kubernetes object's may have: a message stays
+// readable, however long a key of a secret or what an author wrote as a name is.
+func CutName(name string) string {
+	const longest = 253
+	return Cut(name, longest)
+}
+
 // Cut is a text of at most so many bytes, and dots in place of the rest: a message stays
 // readable.
 func Cut(text string, most int) string {
