@@ -1,0 +1,41 @@
+package manifest
+
+import (
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// classGroup is the API group of the driver's objects.
+const classGroup = "secrets-store.csi.x-k8s.io"
+
+// Class is a SecretProviderClass.
+type Class struct {
+	Object
+
+	Provider   string
+	Parameters map[string]string
+	// Nodes are the values of the parameters, also of those that are no texts.
+	Nodes map[string]*yaml.Node
+}
+
+// Class reads a SecretProviderClass; false for an object of another kind. Parameters that
+// are no texts, which the API server would refuse, are in Nodes alone.
+func (o Object) Class() (Class, bool) {
+	if o.Kind != "SecretProviderClass" || !strings.HasPrefix(o.APIVersion, classGroup+"/") {
+		return Class{}, false
+	}
+	c := Class{Object: o, Provider: Text(Field(o.Node, "spec", "provider")), Parameters: map[string]string{}, Nodes: map[string]*yaml.Node{}}
+	parameters := Field(o.Node, "spec", "parameters")
+	if parameters == nil || parameters.Kind != yaml.MappingNode {
+		return c, true
+	}
+	for i := 0; i+1 < len(parameters.Content); i += 2 {
+		name, value := parameters.Content[i].Value, Resolved(parameters.Content[i+1])
+		c.Nodes[name] = value
+		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" {
+			c.Parameters[name] = value.Value
+		}
+	}
+	return c, true
+}
