@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/keymount/keymount/internal/spelling"
 )
 
@@ -54,7 +56,7 @@ func CheckKey(key, path string) error {
 // checkClashes finds objects with the same file, or with a file where another has a
 // folder. The files in a folder of keys are known only after reading. field is the
 // dialect's name of the file.
-func checkClashes(objects []Object, field string, m *mistakes) {
+func checkClashes(objects []Object, nodes []*yaml.Node, field string, m *mistakes) {
 	var taken Layout
 	for _, o := range objects {
 		if o.File == "" {
@@ -67,9 +69,19 @@ func checkClashes(objects []Object, field string, m *mistakes) {
 			err = taken.AddFile(o.File, o.Index)
 		}
 		if err != nil {
-			m.add("objects[%d]: %s: %w", o.Index, field, err)
+			m.add(inText(nameObjects, o.Index, field, fieldOf(nodes[o.Index], field)), Clash, "%s: %w", field, err)
 		}
 	}
+}
+
+// fieldOf is the value of an object's field, or the object.
+func fieldOf(object *yaml.Node, field string) *yaml.Node {
+	for i := 0; i+1 < len(object.Content); i += 2 {
+		if object.Content[i].Value == field {
+			return object.Content[i+1]
+		}
+	}
+	return object
 }
 
 // Layout is the tree of files of a mount, with the object of each.

@@ -25,27 +25,27 @@ const maxParts = 200_000
 // entries are the objects of a class: a YAML list of maps like example.
 func entries(text, example string, m *mistakes) []*yaml.Node {
 	if parts := partsOf(text); parts > maxParts {
-		m.add("objects: %d signs of YAML are more than one class may have (%d); make several classes of it", parts, maxParts)
+		m.add(ofParameter(nameObjects), BadForm, "objects: %d signs of YAML are more than one class may have (%d); make several classes of it", parts, maxParts)
 		return nil
 	}
 	document, err := decodeList(text)
 	if err != nil {
-		m.add("objects: %w", err)
+		m.add(ofParameter(nameObjects), BadForm, "objects: %w", err)
 		return nil
 	}
 	form := "list the secrets, each as " + example
 	switch {
 	case len(document.Content) == 0:
-		m.add("objects: missing or empty; %s", form)
+		m.add(ofParameter(nameObjects), BadForm, "objects: missing or empty; %s", form)
 		return nil
 	case document.Content[0].Kind != yaml.SequenceNode:
-		m.add("objects: not a list; %s", form)
+		m.add(ofParameter(nameObjects), BadForm, "objects: not a list; %s", form)
 		return nil
 	case len(document.Content[0].Content) == 0:
-		m.add("objects: the list is empty; %s", form)
+		m.add(ofParameter(nameObjects), BadForm, "objects: the list is empty; %s", form)
 		return nil
 	case len(document.Content[0].Content) > maxObjects:
-		m.add("objects: %d are more than one class may have (%d)", len(document.Content[0].Content), maxObjects)
+		m.add(ofParameter(nameObjects), BadForm, "objects: %d are more than one class may have (%d)", len(document.Content[0].Content), maxObjects)
 		return nil
 	}
 	return document.Content[0].Content
@@ -77,7 +77,7 @@ func decodeList(text string) (yaml.Node, error) {
 	case errors.Is(err, io.EOF):
 		return document, nil
 	case err != nil:
-		return document, fmt.Errorf("not YAML: %w", strict.Syntax(err, false))
+		return document, notYAML(err)
 	}
 	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
 		return document, errors.New("more than one YAML document; keep one list")
@@ -88,21 +88,31 @@ func decodeList(text string) (yaml.Node, error) {
 	return document, checkPlain(&document)
 }
 
+// notYAML is a failure of the parser, with its line.
+func notYAML(err error) error {
+	said := fmt.Errorf("not YAML: %w", strict.Syntax(err, false))
+	line, cause := strict.SyntaxLine(err)
+	if line == 0 {
+		return said
+	}
+	return lined{line: line, column: 1, said: said, err: fmt.Errorf("not YAML: %w", cause)}
+}
+
 // checkHalves names the first of the nodes that have half a character.
 func checkHalves(halves map[*yaml.Node]bool) error {
 	if len(halves) == 0 {
 		return nil
 	}
 	first := slices.MinFunc(slices.Collect(maps.Keys(halves)), func(a, b *yaml.Node) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
-	return fmt.Errorf(`line %d: half of a character, such as \ud83d without \ude00; write both halves, or the character itself`, first.Line)
+	return atLine(first, `half of a character, such as \ud83d without \ude00; write both halves, or the character itself`)
 }
 
 func checkPlain(node *yaml.Node) error {
 	switch {
 	case node.Anchor != "" || node.Kind == yaml.AliasNode:
-		return fmt.Errorf("line %d: anchors and aliases are not read; write the value out", node.Line)
+		return atLine(node, "anchors and aliases are not read; write the value out")
 	case node.Style&yaml.TaggedStyle != 0 || node.Tag == "!":
-		return fmt.Errorf("line %d: the tag %s is not read; remove it", node.Line, Shorten(node.Tag))
+		return atLine(node, "the tag %s is not read; remove it", Shorten(node.Tag))
 	}
 	for _, child := range node.Content {
 		if err := checkPlain(child); err != nil {
@@ -116,31 +126,52 @@ func checkPlain(node *yaml.Node) error {
 // its index.
 type entry struct {
 	index  int
+	node   *yaml.Node
 	within string // the field that the entry is, with a colon; empty for an object itself
 	fields map[string]*yaml.Node
 	m      *mistakes
 }
 
-func (p *entry) mistake(format string, args ...any) {
-	p.m.add("objects[%d]: %s%w", p.index, p.within, fmt.Errorf(format, args...))
+// whole notes a mistake of the entry.
+func (p *entry) whole(why Reason, format string, args ...any) {
+	p.m.add(p.at(""), why, p.within+format, args...)
+}
+
+// wrong notes a mistake of a field, with which its text begins.
+func (p *entry) wrong(field string, why Reason, format string, args ...any) *Mistake {
+	return p.m.add(p.at(field), why, p.within+field+": "+format, args...)
+}
+
+// lacks notes a field that is not there.
+func (p *entry) lacks(field, format string, args ...any) { p.wrong(field, Missing, format, args...) }
+
+// at is the place of a field's value, or of the entry for a field that is not there.
+func (p *entry) at(field string) Place {
+	node := p.fields[field]
+	if node == nil {
+		node = p.node
+	}
+	return inText(nameObjects, p.index, field, node)
 }
 
 // readFields calls unknown for a field that is not in known.
-func (p *entry) readFields(node *yaml.Node, known []string, unknown func(format string, args ...any)) {
+func (p *entry) readFields(known []string, unknown func(Place, Reason, string, ...any) *Mistake) {
 	p.fields = make(map[string]*yaml.Node, len(known))
-	if fields := len(node.Content) / 2; fields > 10*len(known) {
-		p.mistake("%d fields are more than an object has", fields)
+	if fields := len(p.node.Content) / 2; fields > 10*len(known) {
+		p.whole(BadForm, "%d fields are more than an object has", fields)
 		return
 	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		name := node.Content[i].Value
+	for i := 0; i+1 < len(p.node.Content); i += 2 {
+		key := p.node.Content[i]
+		at := inText(nameObjects, p.index, key.Value, key)
 		switch {
-		case !slices.Contains(known, name):
-			unknown("unknown field %q%s", Shorten(name), spelling.Hint(name, known))
-		case p.fields[name] != nil:
-			p.mistake("field %q is there twice", name)
+		case !slices.Contains(known, key.Value):
+			m := unknown(at, UnknownField, p.within+"unknown field %q%s", Shorten(key.Value), spelling.Hint(key.Value, known))
+			m.Instead = spelling.Nearest(key.Value, known)
+		case p.fields[key.Value] != nil:
+			p.m.add(at, Conflict, p.within+"field %q is there twice", key.Value)
 		default:
-			p.fields[name] = node.Content[i+1]
+			p.fields[key.Value] = p.node.Content[i+1]
 		}
 	}
 }
@@ -148,7 +179,7 @@ func (p *entry) readFields(node *yaml.Node, known []string, unknown func(format 
 // plain is a text that can be part of a name, or none and a mistake.
 func (p *entry) plain(field, text string) string {
 	if err := spelling.Plain(text); err != nil {
-		p.mistake("%s: %w", field, err)
+		p.wrong(field, BadValue, "%w", err)
 		return ""
 	}
 	return text

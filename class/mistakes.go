@@ -1,9 +1,13 @@
 package class
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+
+	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/internal/spelling"
 )
@@ -14,19 +18,117 @@ var ErrRequest = errors.New("bad request")
 // maxMistakes bounds the mistakes that one error spells out.
 const maxMistakes = 20
 
-// mistakes collects the mistakes of a request. It keeps the first maxMistakes and
-// counts the rest: a class of a megabyte can have half a million.
-type mistakes struct {
-	all  []error
-	more int
+// Reason is a sort of mistake.
+type Reason string
+
+// The reasons.
+const (
+	UnknownField     Reason = "unknown-field"     // of an object
+	UnknownParameter Reason = "unknown-parameter" // of the class
+	Missing          Reason = "missing"           // a field or parameter that has to be there
+	BadForm          Reason = "form"              // no list of objects, or no object
+	BadValue         Reason = "value"             // of a field or parameter
+	BadMode          Reason = "mode"              // of a file
+	Conflict         Reason = "conflict"          // fields or parameters that do not go together
+	Clash            Reason = "file-clash"        // two objects that write one file
+	WrongStore       Reason = "store"             // one that keymount.yaml lacks, or that cannot do what is asked
+	NoEffect         Reason = "no-effect"         // a field or parameter that changes nothing
+)
+
+// Place is a place in a class.
+type Place struct {
+	// Parameter is the parameter's name; empty for the class as a whole.
+	Parameter string
+	// Object is the index in objects; -1 for what is not about one.
+	Object int
+	// Field is the field of the object; empty for the object as a whole.
+	Field string
+	// Line and Column are in the parameter's text and count from 1; 0 is unknown.
+	Line, Column int
 }
 
-func (m *mistakes) add(format string, args ...any) {
-	if len(m.all) == maxMistakes {
+// Mistake is one thing to put right in a class, or to think about.
+type Mistake struct {
+	Place
+
+	Reason Reason
+	// Text is the mistake without the object's index.
+	Text string
+	// Instead is the text to write at the place, where that is clear: a name for an
+	// unknown one, or a value. Else it is empty.
+	Instead string
+
+	err error // with the object's index, as the error of a mount has it
+}
+
+// Error is the text as the error of a mount has it.
+func (m Mistake) Error() string { return m.err.Error() }
+
+// Unwrap is the cause.
+func (m Mistake) Unwrap() error { return errors.Unwrap(m.err) }
+
+// ofParameter is the place of a parameter.
+func ofParameter(name string) Place { return Place{Parameter: name, Object: -1} }
+
+// ofClass is the class as a whole.
+func ofClass() Place { return Place{Object: -1} }
+
+// inText is the place of a node in a parameter's text.
+func inText(parameter string, object int, field string, node *yaml.Node) Place {
+	return Place{parameter, object, field, node.Line, node.Column}
+}
+
+// lined is an error at a line of a parameter's text.
+type lined struct {
+	line, column int
+	said         error // names the line
+	err          error // does not
+}
+
+func atLine(node *yaml.Node, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return lined{node.Line, node.Column, fmt.Errorf("line %d: %w", node.Line, err), err}
+}
+
+func (l lined) Error() string { return l.said.Error() }
+
+func (l lined) Unwrap() error { return l.err }
+
+// mistakes collects the mistakes of a request. It keeps the first most and counts the
+// rest: a class of a megabyte can have half a million.
+type mistakes struct {
+	all      []Mistake
+	more     int
+	most     int // 0 is maxMistakes
+	warnings []Mistake
+}
+
+// add notes a mistake. Its text begins with the index of the object that it is about.
+func (m *mistakes) add(at Place, why Reason, format string, args ...any) *Mistake {
+	if len(m.all) == cmp.Or(m.most, maxMistakes) {
 		m.more++
-		return
+		return &Mistake{} // of no use
 	}
-	m.all = append(m.all, fmt.Errorf(format, args...))
+	m.all = append(m.all, newMistake(at, why, fmt.Errorf(format, args...)))
+	return &m.all[len(m.all)-1]
+}
+
+// warn notes a warning.
+func (m *mistakes) warn(at Place, why Reason, format string, args ...any) *Mistake {
+	m.warnings = append(m.warnings, newMistake(at, why, fmt.Errorf(format, args...)))
+	return &m.warnings[len(m.warnings)-1]
+}
+
+func newMistake(at Place, why Reason, err error) Mistake {
+	m := Mistake{Place: at, Reason: why, Text: err.Error(), err: err}
+	if l, ok := errors.AsType[lined](err); ok {
+		m.Line, m.Column = l.line, l.column
+		m.Text = at.Parameter + ": " + l.err.Error()
+	}
+	if at.Object >= 0 {
+		m.err = fmt.Errorf("objects[%d]: %w", at.Object, err)
+	}
+	return m
 }
 
 func (m *mistakes) count() int { return len(m.all) + m.more }
@@ -40,11 +142,55 @@ func (m *mistakes) err(r Request) error {
 	if len(m.all) == 1 {
 		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
 	}
-	text := strings.ReplaceAll(errors.Join(m.all...).Error(), "\n", "\n  ")
+	errs := make([]error, len(m.all))
+	for i, one := range m.all {
+		errs[i] = one
+	}
+	text := strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "\n  ")
 	if m.more > 0 {
 		text += fmt.Sprintf("\n  and %d more", m.more)
 	}
 	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, m.count(), text)
+}
+
+// texts are the warnings as a request has them.
+func texts(warnings []Mistake) []string {
+	if len(warnings) == 0 {
+		return nil
+	}
+	all := make([]string, len(warnings))
+	for i, w := range warnings {
+		all[i] = w.Error()
+	}
+	return all
+}
+
+// Checked is a class that was read without a pod.
+type Checked struct {
+	Objects []Object
+	Secrets []Secret
+	// Mistakes are all of them, and Warnings what has no effect, or another one than its
+	// author may think.
+	Mistakes, Warnings []Mistake
+}
+
+// AnyStore is the name of a store in place of all that are not among the stores of [Check]:
+// no store of keymount.yaml can have it.
+const AnyStore = "*"
+
+// Check reads a class as a mount in that namespace would, with the same parser. Where
+// keymount.yaml is not known, [AnyStore] among the stores stands for each store that a
+// class names or means.
+func Check(dialect Dialect, namespace string, parameters map[string]string, stores map[string]Store) Checked {
+	own := make(map[string]string, len(parameters))
+	for name, text := range parameters {
+		if !isAdded(name) {
+			own[name] = text
+		}
+	}
+	m := mistakes{most: math.MaxInt}
+	parsed := source{dialect: dialect, namespace: namespace, parameters: own}.parse(stores, &m)
+	return Checked{parsed.objects, parsed.secrets, m.all, m.warnings}
 }
 
 // Shorten cuts a text too long for the name of a Kubernetes object, and writes out the

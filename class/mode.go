@@ -26,16 +26,17 @@ func parseMode(text string) (int32, error) {
 // read 0400 as a number and write 256, quoted or not. A zero in front says that a text is
 // octal; without one it is, too, when it looks like a mode: 400, 444 and 640 do, 256 does
 // not.
-func parseStrictMode(text string) (int32, error) {
-	mode, err := parseMode(text)
+// instead is the mode that was meant, where that is clear.
+func parseStrictMode(text string) (mode int32, instead string, err error) {
+	mode, err = parseMode(text)
 	meant, ok := rewritten(text)
 	switch {
 	case !ok:
-		return mode, err
+		return mode, "", err
 	case err != nil:
-		return 0, fmt.Errorf(`%q is the decimal number that YAML tools make of %04o; write "%04o", in quotes`, text, meant, meant)
+		return 0, fmt.Sprintf("%04o", meant), fmt.Errorf(`%q is the decimal number that YAML tools make of %04o; write "%04o", in quotes`, text, meant, meant)
 	}
-	return 0, fmt.Errorf(`%q is the decimal number that YAML tools make of %04o; write "%04o", in quotes, or "%04o" if that is meant`, text, meant, meant, mode)
+	return 0, fmt.Sprintf("%04o", meant), fmt.Errorf(`%q is the decimal number that YAML tools make of %04o; write "%04o", in quotes, or "%04o" if that is meant`, text, meant, meant, mode)
 }
 
 // rewritten is the mode of which text is the decimal number, unless the octal mode that

@@ -10,6 +10,7 @@ import (
 
 const (
 	defaultStore = "default"
+	nameStore    = "store"
 	// maxTemplateNodes bounds the memory of a class's templates.
 	maxTemplateNodes = 20_000
 )
@@ -17,15 +18,15 @@ const (
 // parseNative reads a class in keymount's own syntax, strictly.
 func (s source) parseNative(stores map[string]Store, m *mistakes) meaning {
 	s.checkNames(m)
-	defaults := classDefaults{s.plain("store", m), s.plain("role", m), stores}
-	return meaning{objects: parseObjects(s.parameters["objects"], defaults, m)}
+	defaults := classDefaults{s.plain(nameStore, m), s.plain("role", m), stores}
+	return meaning{objects: parseObjects(s.parameters[nameObjects], defaults, m)}
 }
 
 // plain is a parameter that can be part of a name, or none and a mistake.
 func (s source) plain(name string, m *mistakes) string {
 	text := s.parameters[name]
 	if err := cmp.Or(spelling.Plain(text), spelling.Unspaced(text)); err != nil {
-		m.add("%s: %w", name, err)
+		m.add(ofParameter(name), BadValue, "%s: %w", name, err)
 		return ""
 	}
 	return text
@@ -33,10 +34,10 @@ func (s source) plain(name string, m *mistakes) string {
 
 // checkNames refuses unknown parameters: they are slips of the pen.
 func (s source) checkNames(m *mistakes) {
-	known := []string{"store", "role", "objects"}
+	known := []string{nameStore, "role", nameObjects}
 	for _, name := range slices.Sorted(maps.Keys(s.parameters)) {
 		if !slices.Contains(known, name) {
-			m.add("unknown parameter %q%s", Shorten(name), spelling.Hint(name, known))
+			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Nearest(name, known)
 		}
 	}
 }
@@ -54,19 +55,20 @@ func parseObjects(text string, class classDefaults, m *mistakes) []Object {
 	}
 	var objects []Object
 	templates := 0
-	for i, node := range entries(text, objectExample, m) {
-		p := objectParser{entry{index: i, m: m}}
-		o := p.parse(node, class)
+	nodes := entries(text, objectExample, m)
+	for i, node := range nodes {
+		p := objectParser{entry{index: i, node: node, m: m}}
+		o := p.parse(class)
 		objects = append(objects, o)
 		if o.Template != nil {
 			templates += o.Template.Nodes()
 		}
 		if templates > maxTemplateNodes {
-			p.mistake("template: all templates of the class have more than %d nodes; make two classes of it", maxTemplateNodes)
+			p.wrong("template", BadValue, "all templates of the class have more than %d nodes; make two classes of it", maxTemplateNodes)
 			break
 		}
 	}
-	checkClashes(objects, "file", m)
+	checkClashes(objects, nodes, "file", m)
 	return objects
 }
 

@@ -68,20 +68,21 @@ const (
 // objectParser reads one entry and notes mistakes under its index.
 type objectParser struct{ entry }
 
-func (p *objectParser) parse(node *yaml.Node, class classDefaults) Object {
+func (p *objectParser) parse(class classDefaults) Object {
 	o := Object{Index: p.index}
-	if node.Kind != yaml.MappingNode {
-		p.mistake("not a map; write %s", objectExample)
+	if p.node.Kind != yaml.MappingNode {
+		p.whole(BadForm, "not a map; write %s", objectExample)
 		return o
 	}
-	p.readFields(node, fieldNames(), p.mistake)
+	p.readFields(fieldNames(), p.m.add)
 	o.Secret = p.secret(class)
 	o.Key = p.key()
-	p.form(&o, class.known[o.Secret.Store])
+	of, _ := storeNamed(class.known, o.Secret.Store)
+	p.form(&o, of)
 	o.File, o.Folder = p.file()
 	o.Mode = p.mode()
 	o.Optional = p.flag("optional")
-	p.checkForm(o, class.known[o.Secret.Store])
+	p.checkForm(o, of)
 	return o
 }
 
@@ -96,7 +97,7 @@ func fieldNames() []string {
 // secret reads the object's secret; the class has the defaults.
 func (p *objectParser) secret(class classDefaults) Secret {
 	s := Secret{Store: cmp.Or(p.text("store"), class.store), Role: p.text("role"), Version: p.text("version")}
-	of, known := class.known[s.Store]
+	of, known := storeNamed(class.known, s.Store)
 	s.Path, s.Args, s.Shared = p.path(of), p.args(), p.shared()
 	traits := of.Traits
 	// A class's role is for its stores that have roles; an object's is a mistake elsewhere.
@@ -105,19 +106,38 @@ func (p *objectParser) secret(class classDefaults) Secret {
 	}
 	switch {
 	case !known:
-		p.mistake("store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, slices.Sorted(maps.Keys(class.known))))
+		known := slices.Sorted(maps.Keys(class.known))
+		p.m.add(p.atDefault(nameStore), WrongStore, "store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, known)).Instead = spelling.Nearest(s.Store, known)
 	case s.Role != "" && traits.Roles == access.None:
-		p.mistake("store %q has no roles; remove role %q", s.Store, s.Role)
+		p.m.add(p.atDefault("role"), WrongStore, "store %q has no roles; remove role %q", s.Store, s.Role)
 	case s.Role == "" && traits.Roles == access.Required:
-		p.mistake("store %q needs a role to log in with; add role", s.Store)
+		p.m.add(p.at("role"), WrongStore, "store %q needs a role to log in with; add role", s.Store)
 	case s.Version != "" && !traits.Versions:
-		p.mistake("store %q keeps no versions; remove version %q", s.Store, s.Version)
+		p.m.add(p.at("version"), WrongStore, "store %q keeps no versions; remove version %q", s.Store, s.Version)
 	case s.Args != "" && !traits.Writes:
-		p.mistake("store %q answers no writes; remove args", s.Store)
+		p.m.add(p.at("args"), WrongStore, "store %q answers no writes; remove args", s.Store)
 	case s.Args != "" && s.Version != "":
-		p.mistake("version: args ask for something new; remove one of the two")
+		p.wrong("version", Conflict, "args ask for something new; remove one of the two")
 	}
 	return s
+}
+
+// atDefault is the place of a field, or else of the class's parameter of that name.
+func (p *objectParser) atDefault(field string) Place {
+	at := p.at(field)
+	if p.fields[field] == nil {
+		at.Parameter, at.Field, at.Line, at.Column = field, "", 0, 0
+	}
+	return at
+}
+
+// storeNamed is a store of keymount.yaml, or [AnyStore] in place of one.
+func storeNamed(stores map[string]Store, name string) (Store, bool) {
+	s, known := stores[name]
+	if !known {
+		s, known = stores[AnyStore]
+	}
+	return s, known
 }
 
 // shared reads the owner of a credential: the pod, or all pods with its login.
@@ -128,7 +148,7 @@ func (p *objectParser) shared() bool {
 	case "shared":
 		return true
 	default:
-		p.mistake("lease: %q is neither pod nor shared", text)
+		p.wrong("lease", BadValue, "%q is neither pod nor shared", text)
 		return false
 	}
 }
@@ -140,10 +160,10 @@ func (p *objectParser) text(name string) string {
 	case node == nil:
 		return ""
 	case node.Kind != yaml.ScalarNode:
-		p.mistake("%s: not a text", name)
+		p.wrong(name, BadValue, "not a text")
 		return ""
 	case node.Value == "" || node.Tag == "!!null":
-		p.mistake("%s: is empty; give it a value or remove it", name)
+		p.wrong(name, BadValue, "is empty; give it a value or remove it")
 		return ""
 	case name == "template": // which has lines
 		return node.Value
@@ -151,7 +171,7 @@ func (p *objectParser) text(name string) string {
 		return p.plain(name, node.Value)
 	}
 	if err := spelling.Unspaced(node.Value); err != nil {
-		p.mistake("%s: %w", name, err)
+		p.wrong(name, BadValue, "%w", err)
 		return ""
 	}
 	if name == "path" || name == "file" { // judged where they are parsed
@@ -166,7 +186,7 @@ func (p *objectParser) key() string {
 	const longest = 1024
 	key := p.text("key")
 	if len(key) > longest {
-		p.mistake("key: %d bytes are more than a key may have (%d)", len(key), longest)
+		p.wrong("key", BadValue, "%d bytes are more than a key may have (%d)", len(key), longest)
 		return ""
 	}
 	return key
@@ -180,12 +200,12 @@ func (p *objectParser) args() string {
 		return ""
 	}
 	if node.Tag == "!!null" {
-		p.mistake("args: is empty; give it a value, or write args: {} for a write without arguments")
+		p.wrong("args", BadValue, "is empty; give it a value, or write args: {} for a write without arguments")
 		return ""
 	}
 	text, err := canonicalArgs(node)
 	if err != nil {
-		p.mistake("args: %w", err)
+		p.wrong("args", BadValue, "%w", err)
 	}
 	return text
 }
@@ -193,7 +213,7 @@ func (p *objectParser) args() string {
 // path is in the store's spelling.
 func (p *objectParser) path(of Store) store.Path {
 	if p.fields["path"] == nil {
-		p.mistake("path: missing; name the secret in the store")
+		p.lacks("path", "missing; name the secret in the store")
 		return store.Path{}
 	}
 	text := p.text("path")
@@ -202,7 +222,7 @@ func (p *objectParser) path(of Store) store.Path {
 	}
 	path, err := of.path(text)
 	if err != nil {
-		p.mistake("path: %w", err)
+		p.wrong("path", BadValue, "%w", err)
 	}
 	return path
 }
@@ -210,7 +230,7 @@ func (p *objectParser) path(of Store) store.Path {
 // file reads the object's path in the mount; a slash at the end makes it a folder.
 func (p *objectParser) file() (name string, folder bool) {
 	if p.fields["file"] == nil {
-		p.mistake(`file: missing; name the file to write, or a folder ("tls/") for one file per key`)
+		p.lacks("file", `missing; name the file to write, or a folder ("tls/") for one file per key`)
 		return "", false
 	}
 	text := p.text("file")
@@ -222,10 +242,18 @@ func (p *objectParser) file() (name string, folder bool) {
 		return name, folder
 	}
 	if err := checkFile(name); err != nil {
-		p.mistake("file: %w", err)
+		p.wrong("file", BadValue, "%w", err).Instead = relative(text)
 		return "", folder
 	}
 	return name, folder
+}
+
+// relative is an absolute path of a file as it was meant; empty for another text.
+func relative(text string) string {
+	if meant := strings.TrimLeft(text, "/"); meant != text && checkFile(strings.TrimSuffix(meant, "/")) == nil {
+		return meant
+	}
+	return ""
 }
 
 // form reads the fields that shape the value.
@@ -233,7 +261,7 @@ func (p *objectParser) form(o *Object, of Store) {
 	var err error
 	if text := p.text("encoding"); text != "" {
 		if o.Encoding, err = form.ParseEncoding(text); err != nil {
-			p.mistake("encoding: %w", err)
+			p.wrong("encoding", BadValue, "%w", err)
 		}
 	}
 	if text := p.text("format"); text != "" {
@@ -241,11 +269,11 @@ func (p *objectParser) form(o *Object, of Store) {
 	}
 	if text := p.text("template"); text != "" {
 		if o.Template, err = form.ParseTemplate(text, of.path); err != nil {
-			p.mistake("template: %w", err)
+			p.wrong("template", BadValue, "%w", err)
 		}
 	}
 	if o.KeyFormat, err = certificate.ParseKeyFormat(p.text("keyFormat")); err != nil {
-		p.mistake("keyFormat: %w", err)
+		p.wrong("keyFormat", BadValue, "%w", err)
 	}
 	o.PasswordKey = p.text("passwordKey")
 	p.passwordFrom(o, of)
@@ -259,13 +287,13 @@ func (p *objectParser) passwordFrom(o *Object, of Store) {
 		return
 	}
 	if node.Kind != yaml.MappingNode {
-		p.mistake("passwordFrom: not a map; write {path: ..., key: ...}")
+		p.wrong("passwordFrom", BadValue, "not a map; write {path: ..., key: ...}")
 		return
 	}
-	from := objectParser{entry{index: p.index, m: p.m, within: "passwordFrom: "}}
-	from.readFields(node, []string{"path", "key"}, from.mistake)
+	from := objectParser{entry{index: p.index, node: node, m: p.m, within: "passwordFrom: "}}
+	from.readFields([]string{"path", "key"}, from.m.add)
 	if from.fields["key"] == nil {
-		from.mistake("key: missing; name the value that is the password")
+		from.lacks("key", "missing; name the value that is the password")
 	}
 	o.PasswordKey, o.PasswordOf = from.key(), o.Beside(from.path(of))
 }
@@ -279,7 +307,7 @@ func (p *objectParser) format(o *Object, text string) {
 	format, err := form.ParseFormat(text)
 	if err != nil {
 		known := []string{"json", "yaml", "dotenv", "properties", "pem", "pfx", "jks"}
-		p.mistake("format: %q is none of %s%s", text, strings.Join(known, ", "), spelling.Hint(text, known))
+		p.wrong("format", BadValue, "%q is none of %s%s", text, strings.Join(known, ", "), spelling.Hint(text, known))
 	}
 	o.Format = format
 }
@@ -291,7 +319,7 @@ func (p *objectParser) checkForm(o Object, of Store) {
 	case has("template"):
 		for _, other := range []string{"key", "format", "encoding"} {
 			if has(other) {
-				p.mistake("%s: a template makes the whole text; remove %s or the template", other, other)
+				p.wrong(other, Conflict, "a template makes the whole text; remove %s or the template", other)
 			}
 		}
 		p.wantsFile(o, "a template makes one text")
@@ -299,36 +327,36 @@ func (p *objectParser) checkForm(o Object, of Store) {
 		p.wantsFile(o, "format: "+Shorten(p.fields["format"].Value)+" makes one file")
 	case has("format"):
 	case o.Folder && has("key"):
-		p.mistake("file: \"%s/\" is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", o.File, o.Key)
+		p.wrong("file", Conflict, "\"%s/\" is a folder, which takes all keys, and key asks for %q alone; remove the slash or the key", o.File, o.Key)
 	case !o.Folder && !has("key") && o.File != "" && !of.isText(o.Secret.Path):
-		p.mistake("key: missing; name the value for %q, or end file in a slash to get one file per key, or add a format or a template", o.File)
+		p.lacks("key", "missing; name the value for %q, or end file in a slash to get one file per key, or add a format or a template", o.File)
 	}
 	if has("format") && has("encoding") {
-		p.mistake("encoding: is of a value that is written as it is; remove it or the format")
+		p.wrong("encoding", Conflict, "is of a value that is written as it is; remove it or the format")
 	}
 	p.checkCertificate(o)
 }
 
 func (p *objectParser) wantsFile(o Object, why string) {
 	if o.Folder {
-		p.mistake("file: \"%s/\" is a folder and %s; remove the slash", o.File, why)
+		p.wrong("file", Conflict, "\"%s/\" is a folder and %s; remove the slash", o.File, why)
 	}
 }
 
 func (p *objectParser) checkCertificate(o Object) {
 	if p.fields["keyFormat"] != nil && o.Certificate != PEM {
-		p.mistake("keyFormat: is for format: pem; remove it")
+		p.wrong("keyFormat", Conflict, "is for format: pem; remove it")
 	}
 	for _, field := range []string{"passwordKey", "passwordFrom"} {
 		if p.fields[field] != nil && o.Certificate == "" {
-			p.mistake("%s: is for format: pem, pfx and jks; remove it", field)
+			p.wrong(field, Conflict, "is for format: pem, pfx and jks; remove it")
 		}
 	}
 	switch hasKey, hasFrom := p.fields["passwordKey"] != nil, p.fields["passwordFrom"] != nil; {
 	case hasKey && hasFrom:
-		p.mistake("passwordFrom: the password is in one place; remove this or passwordKey")
+		p.wrong("passwordFrom", Conflict, "the password is in one place; remove this or passwordKey")
 	case o.Certificate == JKS && !hasKey && !hasFrom:
-		p.mistake("passwordKey: missing; name the key of the secret that holds the keystore's password, or another secret in passwordFrom: {path: ..., key: ...}")
+		p.lacks("passwordKey", "missing; name the key of the secret that holds the keystore's password, or another secret in passwordFrom: {path: ..., key: ...}")
 	}
 }
 
@@ -337,9 +365,9 @@ func (p *objectParser) mode() int32 {
 	if text == "" {
 		return DefaultMode
 	}
-	mode, err := parseStrictMode(text)
+	mode, instead, err := parseStrictMode(text)
 	if err != nil {
-		p.mistake("mode: %w", err)
+		p.wrong("mode", BadMode, "%w", err).Instead = instead
 	}
 	return mode
 }
@@ -350,7 +378,7 @@ func (p *objectParser) flag(name string) bool {
 		return false
 	}
 	if node.Tag != "!!bool" {
-		p.mistake("%s: is not true or false", name)
+		p.wrong(name, BadValue, "is not true or false")
 		return false
 	}
 	return strings.EqualFold(node.Value, "true")

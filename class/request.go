@@ -139,11 +139,11 @@ func readAttributes(attributes string) (map[string]string, error) {
 func parseAdded(texts map[string]string, m *mistakes) Request {
 	r := Request{Class: Shorten(texts[attrClass]), Pod: parsePod(texts, m)}
 	if err := spelling.Plain(texts[attrClass]); err != nil {
-		m.add("%s: %w", attrClass, err)
+		m.add(ofParameter(attrClass), BadValue, "%s: %w", attrClass, err)
 	}
 	tokens, err := auth.ParseTokens(texts[attrTokens])
 	if err != nil {
-		m.add("%s: %w", attrTokens, err)
+		m.add(ofParameter(attrTokens), BadValue, "%s: %w", attrTokens, err)
 	}
 	r.Tokens = tokens
 	return r
@@ -152,10 +152,10 @@ func parseAdded(texts map[string]string, m *mistakes) Request {
 func parsePod(texts map[string]string, m *mistakes) auth.Pod {
 	for _, name := range []string{attrPodNamespace, attrPodName, attrPodUID, attrServiceAccount} {
 		if texts[name] == "" {
-			m.add("the driver sent no %s; its CSIDriver object needs podInfoOnMount: true", name)
+			m.add(ofClass(), Missing, "the driver sent no %s; its CSIDriver object needs podInfoOnMount: true", name)
 		}
 		if err := spelling.Plain(texts[name]); err != nil {
-			m.add("%s: %w", name, err)
+			m.add(ofParameter(name), BadValue, "%s: %w", name, err)
 		}
 	}
 	return auth.Pod{

@@ -69,30 +69,29 @@ func (s source) parseVault(stores map[string]Store, m *mistakes) meaning {
 		Envelope: true,
 	}
 	var objects []Object
-	for i, node := range entries(s.parameters[nameObjects], vaultExample, m) {
-		o := vaultObject{entry{index: i, m: m}, &p}
-		objects = append(objects, o.parse(node, inherited))
+	nodes := entries(s.parameters[nameObjects], vaultExample, m)
+	for i, node := range nodes {
+		o := vaultObject{entry{index: i, node: node, m: m}, &p}
+		objects = append(objects, o.parse(inherited))
 	}
-	checkClashes(objects, "objectName", m)
-	return meaning{objects: objects, warnings: p.warnings}
+	checkClashes(objects, nodes, "objectName", m)
+	return meaning{objects: objects}
 }
 
 // vaultParser reads the parameters of one class.
 type vaultParser struct {
-	dialect  Dialect
-	texts    map[string]string
-	strict   bool
-	m        *mistakes
-	warnings []string
+	dialect Dialect
+	texts   map[string]string
+	strict  bool
+	m       *mistakes
 }
 
 // warn notes a warning for the class's author; in a strict class a mistake.
-func (p *vaultParser) warn(format string, args ...any) {
+func (p *vaultParser) warn(at Place, why Reason, format string, args ...any) *Mistake {
 	if p.strict {
-		p.m.add(format, args...)
-		return
+		return p.m.add(at, why, format, args...)
 	}
-	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
+	return p.m.warn(at, why, format, args...)
 }
 
 // parameter is what a class says under one of several names for the same thing.
@@ -108,11 +107,11 @@ func (p *vaultParser) parameter(suffix string) parameter {
 		case found.text == "":
 			found = parameter{name, text}
 		case text != found.text:
-			p.warn("%s: has no effect beside %s; remove it", name, found.name)
+			p.warn(ofParameter(name), NoEffect, "%s: has no effect beside %s; remove it", name, found.name)
 		}
 	}
 	if err := spelling.Plain(found.text); err != nil {
-		p.m.add("%s: %w", found.name, err)
+		p.m.add(ofParameter(found.name), BadValue, "%s: %w", found.name, err)
 		found.text = ""
 	}
 	return found
@@ -163,7 +162,7 @@ func storeSuffixes() []string {
 func (p *vaultParser) mount() string {
 	mount, old := p.authMount(suffixAuthMount), p.authMount(suffixOldMount)
 	if mount.text != "" && old.text != "" && mount.text != old.text {
-		p.m.add("%s and %s differ; keep one", mount.name, old.name)
+		p.m.add(ofParameter(old.name), Conflict, "%s and %s differ; keep one", mount.name, old.name)
 	}
 	return cmp.Or(mount.text, old.text)
 }
@@ -174,7 +173,7 @@ func (p *vaultParser) authMount(suffix string) parameter {
 	text := strings.Trim(mount.text, "/")
 	name := kind.AuthMount(text)
 	if name != text {
-		p.m.add("%s: %q is more than the name of the mount; write %q", mount.name, Shorten(text), Shorten(name))
+		p.m.add(ofParameter(mount.name), BadValue, "%s: %q is more than the name of the mount; write %q", mount.name, Shorten(text), Shorten(name))
 	}
 	return parameter{mount.name, name}
 }
@@ -182,7 +181,7 @@ func (p *vaultParser) authMount(suffix string) parameter {
 func (p *vaultParser) role() string {
 	role := p.parameter(suffixRole)
 	if p.texts[role.name] == "" {
-		p.m.add("%s: missing; name the role to log in with", role.name)
+		p.m.add(ofParameter(role.name), Missing, "%s: missing; name the role to log in with", role.name)
 	}
 	return role.text
 }
@@ -194,7 +193,7 @@ func (p *vaultParser) flag(name string) bool {
 	}
 	on, err := strconv.ParseBool(text)
 	if err != nil {
-		p.m.add("%s: is not true or false", name)
+		p.m.add(ofParameter(name), BadValue, "%s: is not true or false", name)
 	}
 	return on
 }
@@ -216,12 +215,13 @@ func (p *vaultParser) checkNames() {
 		case slices.Contains(known, name) || p.texts[name] == "" && slices.Contains(tls, name):
 		case slices.Contains(tls, name) && strings.HasSuffix(name, suffixSkipTLS):
 			if p.flag(name) {
-				p.warn("%s: has no effect; the server's certificate is always verified", name)
+				p.warn(ofParameter(name), NoEffect, "%s: has no effect; the server's certificate is always verified", name)
 			}
 		case slices.Contains(tls, name):
-			p.warn("%s: has no effect; the TLS settings of the store in keymount.yaml decide", name)
+			p.warn(ofParameter(name), NoEffect, "%s: has no effect; the TLS settings of the store in keymount.yaml decide", name)
 		default:
-			p.warn("unknown parameter %q%s", Shorten(name), spelling.Hint(name, slices.Concat(known, tls)))
+			known := slices.Concat(known, tls)
+			p.warn(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Nearest(name, known)
 		}
 	}
 }
@@ -234,7 +234,7 @@ func (p *vaultParser) permission(text string) int32 {
 	}
 	var mode int32
 	if err := json.Unmarshal([]byte(text), &mode); err != nil || mode < 0 || mode > 0o777 {
-		p.m.add("the driver's permission is not the mode of a file; is the caller the Secrets Store CSI driver?")
+		p.m.add(ofClass(), BadValue, "the driver's permission is not the mode of a file; is the caller the Secrets Store CSI driver?")
 		return usual
 	}
 	return mode
@@ -246,17 +246,18 @@ type vaultObject struct {
 	class *vaultParser
 }
 
-func (p *vaultObject) warn(format string, args ...any) {
-	p.class.warn("objects[%d]: %s", p.index, fmt.Sprintf(format, args...))
+// warnOf notes a warning of a field, with which its text begins.
+func (p *vaultObject) warnOf(field string, why Reason, format string, args ...any) *Mistake {
+	return p.class.warn(p.at(field), why, field+": "+format, args...)
 }
 
-func (p *vaultObject) parse(node *yaml.Node, o Object) Object {
+func (p *vaultObject) parse(o Object) Object {
 	o.Index = p.index
-	if node.Kind != yaml.MappingNode {
-		p.mistake("not a map; write %s", vaultExample)
+	if p.node.Kind != yaml.MappingNode {
+		p.whole(BadForm, "not a map; write %s", vaultExample)
 		return o
 	}
-	p.readFields(node, vaultFieldNames(), p.warn)
+	p.readFields(vaultFieldNames(), p.class.warn)
 	o.File = p.objectName()
 	o.Key = p.value("secretKey")
 	o.Encoding = p.encoding(o.Key)
@@ -276,7 +277,7 @@ func (p *vaultObject) value(name string) string {
 	case node == nil || node.Tag == "!!null":
 		return ""
 	case node.Kind != yaml.ScalarNode:
-		p.mistake("%s: not a text", name)
+		p.wrong(name, BadValue, "not a text")
 		return ""
 	}
 	return p.plain(name, node.Value)
@@ -285,11 +286,11 @@ func (p *vaultObject) value(name string) string {
 func (p *vaultObject) objectName() string {
 	name := p.value("objectName")
 	if name == "" {
-		p.mistake("objectName: missing; name the file to write")
+		p.lacks("objectName", "missing; name the file to write")
 		return ""
 	}
 	if err := checkFile(name); err != nil {
-		p.mistake("objectName: %w", err)
+		p.wrong("objectName", BadValue, "%w", err).Instead = relative(name)
 		return ""
 	}
 	return name
@@ -304,10 +305,10 @@ func (p *vaultObject) encoding(key string) form.Encoding {
 	known := []string{plain, string(form.Base64), string(form.Hex)}
 	switch {
 	case !slices.Contains(known, strings.ToLower(text)):
-		p.mistake("encoding: %q is none of %s%s", Shorten(text), strings.Join(known, ", "), spelling.Hint(text, known))
+		p.wrong("encoding", BadValue, "%q is none of %s%s", Shorten(text), strings.Join(known, ", "), spelling.Hint(text, known))
 		return ""
 	case key == "":
-		p.mistake("encoding: is of one value, and without secretKey the file is the whole answer; add secretKey or remove it")
+		p.wrong("encoding", BadValue, "is of one value, and without secretKey the file is the whole answer; add secretKey or remove it")
 		return ""
 	}
 	return form.Encoding(strings.ToLower(text))
@@ -316,10 +317,10 @@ func (p *vaultObject) encoding(key string) form.Encoding {
 func (p *vaultObject) filePermission(text string, usual int32) int32 {
 	mode, warning, err := parsePermission(text, isQuoted(p.fields["filePermission"]), usual)
 	if err != nil {
-		p.mistake("filePermission: %w", err)
+		p.wrong("filePermission", BadMode, "%w", err)
 	}
 	if warning != "" {
-		p.warn("filePermission: %s", warning)
+		p.warnOf("filePermission", BadMode, "%s", warning).Instead = fmt.Sprintf("%04o", mode)
 	}
 	return mode
 }
@@ -331,9 +332,9 @@ func (p *vaultObject) writes() bool {
 	case "PUT", "POST":
 		return true
 	case "DELETE", "PATCH":
-		p.mistake("method: %s changes what the store holds, and a mount never does; remove the object", strings.ToUpper(method))
+		p.wrong("method", BadValue, "%s changes what the store holds, and a mount never does; remove the object", strings.ToUpper(method))
 	default:
-		p.mistake("method: %q is none of GET, PUT, POST", Shorten(method))
+		p.wrong("method", BadValue, "%q is none of GET, PUT, POST", Shorten(method))
 	}
 	return false
 }
@@ -344,14 +345,14 @@ func (p *vaultObject) secretArgs(write bool) string {
 	if node := p.fields["secretArgs"]; node != nil && node.Tag != "!!null" {
 		var err error
 		if text, err = canonicalArgs(node); err != nil {
-			p.mistake("secretArgs: %w", err)
+			p.wrong("secretArgs", BadValue, "%w", err)
 		}
 	}
 	switch {
 	case write:
 		return text
 	case text != noArgs:
-		p.warn("secretArgs: have no effect on a GET; add method: PUT or remove them")
+		p.warnOf("secretArgs", NoEffect, "have no effect on a GET; add method: PUT or remove them")
 	}
 	return ""
 }
@@ -361,18 +362,18 @@ func (p *vaultObject) secretPath(s *Secret, write bool) {
 	text, query, _ := strings.Cut(p.value("secretPath"), "?")
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "/"), "v1/")
 	if text == "" {
-		p.mistake("secretPath: missing; name the secret in the store")
+		p.lacks("secretPath", "missing; name the secret in the store")
 		return
 	}
 	path, err := store.ParsePath(text)
 	if err != nil {
-		p.mistake("secretPath: %w", err)
+		p.wrong("secretPath", BadValue, "%w", err)
 	}
 	s.Path = path
 	switch {
 	case query == "":
 	case write:
-		p.warn("secretPath: the text after \"?\" has no effect on a write; use secretArgs or remove it")
+		p.warnOf("secretPath", NoEffect, "the text after \"?\" has no effect on a write; use secretArgs or remove it")
 	default:
 		p.query(s, query)
 	}
@@ -384,23 +385,23 @@ func (p *vaultObject) query(s *Secret, text string) {
 	const versionName = "version"
 	values, err := url.ParseQuery(text)
 	if err != nil {
-		p.mistake("secretPath: the text after \"?\" is not of the form name=value&name=value")
+		p.wrong("secretPath", BadValue, "the text after \"?\" is not of the form name=value&name=value")
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if err := spelling.Plain(name + strings.Join(values[name], "")); err != nil {
-			p.mistake("secretPath: the text after \"?\": %w", err)
+			p.wrong("secretPath", BadValue, "the text after \"?\": %w", err)
 		}
 	}
 	for _, other := range []string{"list", "scan"} {
 		if values.Has(other) {
-			p.mistake("secretPath: ?%s= asks for names and not for a secret; remove it", other)
+			p.wrong("secretPath", BadValue, "?%s= asks for names and not for a secret; remove it", other)
 		}
 	}
 	if values.Has(versionName) {
 		n, err := strconv.ParseUint(values.Get(versionName), 10, 32)
 		if err != nil || len(values[versionName]) > 1 {
-			p.mistake("secretPath: ?version= wants one number")
+			p.wrong("secretPath", BadValue, "?version= wants one number")
 		}
 		if n > 0 { // 0 is the latest
 			s.Version = strconv.FormatUint(n, 10)

@@ -96,26 +96,39 @@ func (p *vaultParser) store(podNamespace string, stores map[string]Store) string
 	if said := p.parameter(suffixAddress); said.text != "" {
 		address, err := kind.Address(said.text)
 		if err != nil {
-			p.m.add("%s: %w", said.name, err)
+			p.m.add(ofParameter(said.name), BadValue, "%s: %w", said.name, err)
 			return ""
 		}
 		w.address = address
 	}
+	if _, unknown := stores[AnyStore]; unknown {
+		return AnyStore
+	}
 	fits := w.search(stores)
 	switch {
 	case len(fits) == 0:
-		p.m.add("%s", p.noStore(w, stores))
+		p.m.add(p.whereStore(), WrongStore, "%s", p.noStore(w, stores))
 		return ""
 	case len(fits) > 1:
-		p.m.add("%s fit %s; add what tells them apart: %s, %s, %s or audience", strings.Join(quoted(fits), " and "),
+		p.m.add(p.whereStore(), WrongStore, "%s fit %s; add what tells them apart: %s, %s, %s or audience", strings.Join(quoted(fits), " and "),
 			w, p.name(suffixAddress), p.name(suffixNamespace), p.name(suffixAuthMount))
 		return ""
 	}
 	if audience := stores[fits[0]].Settings.Audience(); w.audience != "" && w.audience != audience {
-		p.m.add("audience: %q is not that of store %q, which is %q and which keymount.yaml alone decides; remove the parameter, "+
+		p.m.add(ofParameter(nameAudience), WrongStore, "audience: %q is not that of store %q, which is %q and which keymount.yaml alone decides; remove the parameter, "+
 			"or have the operator set vault.auth.audience of the store and tokenRequests of the CSIDriver object", Shorten(w.audience), fits[0], audience)
 	}
 	return fits[0]
+}
+
+// whereStore is the parameter that says which store is meant, or the class.
+func (p *vaultParser) whereStore() Place {
+	for _, suffix := range []string{suffixAddress, suffixNamespace, suffixAuthMount, nameAudience} {
+		if name := p.name(suffix); p.texts[name] != "" {
+			return ofParameter(name)
+		}
+	}
+	return ofClass()
 }
 
 // search is the one store that is meant, or all that fit equally.

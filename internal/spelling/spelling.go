@@ -10,9 +10,8 @@ import (
 // longest is the length of the longest word that gets a hint.
 const longest = 64
 
-// Hint is `; did you mean "file"?` when one of known is close to word, and empty otherwise,
-// ready to end any message.
-func Hint(word string, known []string) string {
+// Nearest is the one of known that is close to word, or empty.
+func Nearest(word string, known []string) string {
 	if len(word) > longest {
 		return "" // no slip of the finger
 	}
@@ -22,7 +21,17 @@ func Hint(word string, known []string) string {
 			best, least = k, d
 		}
 	}
-	if best == "" || least >= len(word) {
+	if least >= len(word) {
+		return ""
+	}
+	return best
+}
+
+// Hint is `; did you mean "file"?` when one of known is close to word, and empty otherwise,
+// ready to end any message.
+func Hint(word string, known []string) string {
+	best := Nearest(word, known)
+	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
