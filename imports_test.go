@@ -52,6 +52,7 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"manifest":           {"internal/strict", "internal/surrogate"},
+		"convert":            {"access", "class", "manifest", "store", "store/kind", "store/vault", "internal/spelling"},
 		"record":             {"auth", "access", "class", "store"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
 		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
@@ -64,7 +65,7 @@ func allowedImports() map[string][]string {
 			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
 		},
 		"cli": {
-			"access", "audit", "node", "config", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
+			"access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
 			"internal/kube", "internal/secret",
 		},
 		".": {"cli"},

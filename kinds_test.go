@@ -25,6 +25,7 @@ func namesOfKinds() map[string]string {
 		"class/vault.go":       "the dialect of vault-csi-provider",
 		"class/vault_store.go": "the store that a class of vault-csi-provider means",
 		"cli/bundle*.go":       "the command bundle writes bundles",
+		"convert/*.go":         "other tools' objects that are about a Vault become a store of that kind",
 		"cli/demo_vault.go":    "the demo with a Vault",
 		"cli/stage.go":         "the demo makes a bundle",
 	}

@@ -96,7 +96,7 @@ machine, without a cluster.`,
 	root.PersistentFlags().StringP("output", "o", "text", "how a result is printed: text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd) }
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
-	root.AddCommand(newServe(), newAudit(), newDemo(), newBundle(), newConfig(), newHealth(), newRefresh(), newVersion(), newVersionKey())
+	root.AddCommand(newServe(), newAudit(), newDemo(), newBundle(), newConfig(), newConvert(), newHealth(), newRefresh(), newVersion(), newVersionKey())
 	return root
 }
 
