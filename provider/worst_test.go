@@ -3,24 +3,23 @@ package provider_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/access"
@@ -36,7 +35,8 @@ import (
 
 const (
 	// worstBound is the chart's limit, and worstLimit the GOMEMLIMIT that it sets. The
-	// driver and the store of this test are in the same process, and count.
+	// drivers of this test are in the same process, and count; the store is in its own, as
+	// its work would be elsewhere.
 	worstBound   = 256 << 20
 	worstLimit   = 204 << 20
 	worstCollect = 40       // percent, as keymount serve has it
@@ -150,7 +150,7 @@ func (s *search) attack(ctx context.Context, t *testing.T, w *worst, caller int)
 	namespace := fmt.Sprint("shop", caller%worstNamespaces)
 	for n := 0; ctx.Err() == nil; n++ {
 		m := mixture{random, namespace, fmt.Sprint(caller, "-", n)}
-		driver, parameters := w.driver, map[string]string{"objects": m.known(n)}
+		driver, parameters := w.own, map[string]string{"objects": m.known(n)}
 		if parameters["objects"] == "" {
 			parameters["objects"] = m.objects()
 		}
@@ -342,127 +342,50 @@ func templates() []string {
 	}
 }
 
-// units are the parts that secrets are made of.
-func units() []string {
-	const deep = 90
-	return []string{
-		`{}`, `[]`, `{"a":{}}`, `1`, `"x"`, `null`, `{"a":1,"b":2}`, `[[1]]`, `"\u00e9\n"`,
-		strings.Repeat("[", deep) + strings.Repeat("]", deep), strings.Repeat(`{"a":`, deep) + "1" + strings.Repeat("}", deep),
-		`"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"`, `"` + strings.Repeat("MIIB", 256) + `"`, `{"` + strings.Repeat("k", 300) + `":"v"}`, `1.10e5`,
-	}
-}
-
-// wraps is how many ways there are to put units together, see [harm].
-const wraps = 6
-
-// harm answers like a Vault with a KV v2 engine whose secrets are named after what is in
-// them: unit, count, wrap and whatever tells two apart.
-func harm(w http.ResponseWriter, r *http.Request) {
-	path := strings.TrimPrefix(r.URL.Path, "/v1/")
-	if strings.HasPrefix(path, "auth/") {
-		_, _ = io.WriteString(w, `{"request_id":"x","lease_id":"","lease_duration":0,"renewable":false,"auth":{"client_token":"hvs.obviously-fake","lease_duration":3600}}`)
-		return
-	}
-	if path == "sys/health" {
-		_, _ = io.WriteString(w, `{"initialized":true,"sealed":false,"standby":false}`)
-		return
-	}
-	parts := strings.Split(path[strings.LastIndexByte(path, '/')+1:], "-")
-	part := func(i int) int { n, _ := strconv.Atoi(parts[i]); return n }
-	text, count := units()[part(0)], part(1)
-	begin := func(text string) {
-		_, _ = io.WriteString(w, `{"request_id":"x","lease_id":"","lease_duration":0,"renewable":false,"data":{"data":{`+text)
-	}
-	named := func(prefix string) func(b []byte, i int) []byte {
-		return func(b []byte, i int) []byte {
-			return append(append(strconv.AppendInt(append(b, prefix...), int64(i), 10), `":`...), text...)
-		}
-	}
-	switch part(2) {
-	case 0: // a list
-		begin(`"v":[`)
-		repeat(w, count, ",", text)
-		_, _ = io.WriteString(w, `]},"metadata":{"version":1}}}`)
-	case 1: // under names
-		begin(`"v":"x"`)
-		number(w, count, named(`,"k`))
-		_, _ = io.WriteString(w, `},"metadata":{"version":1}}}`)
-	case 2: // under names with dots
-		begin(`"v":"x"`)
-		number(w, count, named(`,"v.a.`))
-		_, _ = io.WriteString(w, `},"metadata":{"version":1}}}`)
-	case 3: // one text
-		begin(`"v":"`)
-		repeat(w, count, "y", strings.Repeat("x", len(text)))
-		_, _ = io.WriteString(w, `"},"metadata":{"version":1}}}`)
-	case 4: // beside the secret
-		begin(`"v":"x"},"metadata":{"version":1,"custom_metadata":[`)
-		repeat(w, count, ",", text)
-		_, _ = io.WriteString(w, `]}}}`)
-	case 5: // a list of short lists
-		begin(`"v":[[0],[`)
-		repeat(w, count, "],[", text)
-		_, _ = io.WriteString(w, `]]},"metadata":{"version":1}}}`)
-	}
-}
-
-// This server writes in pieces, and so takes no memory; and little time, since it would be
-// on another machine.
-const piece = 16 << 10
-
-// repeat writes a text so many times, with a separator between two.
-func repeat(w io.Writer, count int, separator, text string) {
-	_, _ = io.WriteString(w, text)
-	one := separator + text
-	each := max(1, piece/len(one))
-	some := []byte(strings.Repeat(one, min(each, count)))
-	for left := count - 1; left > 0; left -= each {
-		if _, err := w.Write(some[:min(left, each)*len(one)]); err != nil {
-			return
-		}
-	}
-}
-
-// number writes so many texts with a number in each.
-func number(w io.Writer, count int, add func(b []byte, i int) []byte) {
-	var b []byte
-	for i := range count {
-		if b = add(b, i); len(b) > piece || i == count-1 {
-			if _, err := w.Write(b); err != nil {
-				return
-			}
-			b = b[:0]
-		}
-	}
-}
-
-// worst is a world with a second driver, for classes of vault-csi-provider.
+// worst is a world with drivers that mean harm.
 type worst struct {
 	*world
-	other  *providertest.Driver
-	settle func() // ends what stands behind the mounts
+	own    *providertest.Driver // for classes in keymount's own syntax
+	other  *providertest.Driver // for those of vault-csi-provider
+	settle func()               // ends what stands behind the mounts
 }
 
 func startWorst(t *testing.T) *worst {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(harm))
-	t.Cleanup(server.Close)
+	address := startHarm(t)
 	other, settle := "", func() {}
 	w := start(t, func(w *world, s *setup) {
 		other = filepath.Join(filepath.Dir(w.socket), "vault.sock")
 		s.sockets = append(s.sockets, other)
 		s.options.Deadline = 25 * time.Second
 		var backend provider.Backend
-		backend, settle = worstBackend(t, server.URL)
+		backend, settle = worstBackend(t, address)
 		s.options.Backends = []provider.Backend{backend}
 	})
-	driver, err := providertest.Dial(other)
+	return &worst{w, dialUnread(t, w.socket), dialUnread(t, other), settle}
+}
+
+// dialUnread is a driver that does not look at the answers: another process would.
+func dialUnread(t *testing.T, socket string) *providertest.Driver {
+	t.Helper()
+	driver, err := providertest.Dial(socket, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(unread{})))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = driver.Close() })
-	return &worst{w, driver, settle}
+	return driver
 }
+
+// unread is the codec of protocol buffers without the reading.
+type unread struct{}
+
+func (unread) Name() string { return "proto" }
+
+func (unread) Marshal(v any) (mem.BufferSlice, error) {
+	return encoding.GetCodecV2("proto").Marshal(v) //nolint:wrapcheck // it is that codec
+}
+
+func (unread) Unmarshal(mem.BufferSlice, any) error { return nil }
 
 // worstBackend has all that keymount serve puts before a Vault.
 func worstBackend(t *testing.T, address string) (backend provider.Backend, settle func()) {
