@@ -27,7 +27,7 @@ const (
 	// Small is what a mount may hold freely, and one answer take outside of the lane.
 	Small = 512 << 10
 	// Pool is what all mounts without a place may hold together beyond that.
-	Pool = 16 << 20
+	Pool = 32 << 20
 	// texts is the pool for what is longer than Free in texts of answers.
 	texts = 16 << 20
 	// Large is what one answer may take parsed, and a mount hold in its place.
