@@ -66,7 +66,7 @@ func allowedImports() map[string][]string {
 		},
 		"cli": {
 			"access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
-			"internal/kube", "internal/secret",
+			"internal/contain", "internal/kube", "internal/secret", "internal/spelling",
 		},
 		".": {"cli"},
 	}
@@ -81,6 +81,7 @@ func confinedImports() map[string][]string {
 		"github.com/google/go-cmp":                 {"store/storetest"},
 		"github.com/prometheus":                    {"observe"},
 		"github.com/spf13/cobra":                   {"cli"},
+		"github.com/spf13/pflag":                   {"cli"},
 		"software.sslmate.com/src/go-pkcs12":       {"certificate"},
 		"github.com/pavlo-v-chernykh/keystore-go":  {"certificate"},
 		"golang.org/x/mod":                         {"audit", "node"},

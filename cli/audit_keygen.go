@@ -21,10 +21,11 @@ func newAuditKeygen() *cobra.Command {
 		Use:   "keygen FILE",
 		Short: "Make a key that signs where trails come from",
 		Long: `Make an Ed25519 key for audit.keyFile of keymount.yaml, write it to FILE, which only its owner
-may read, and print its public half, for the --key of 'keymount audit verify'. It signs the begin
-of each trail. A file that is there is never written over.`,
+may read, and print its public half, for the --key of 'keymount audit verify'. It signs the
+begin of each trail. A file that is there is never written over.`,
 		Example: `  keymount audit keygen audit.key
   keymount audit verify --key keymount+1b2c3d4e+AbC...= audit.jsonl`,
+		ValidArgsFunction: inOrder(byFiles()),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("name one file to write the key to")

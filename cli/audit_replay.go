@@ -33,8 +33,9 @@ now, the trail cannot tell.
 
 The exit code is 0 when each answer is the same, 3 when one is not, 1 when a file cannot be read or
 has mistakes.`,
-		Example: `  keymount audit replay --config new.yaml /var/log/keymount/audit*`,
-		Args:    fileArgs(),
+		Example:           `  keymount audit replay --config new.yaml /var/log/keymount/audit*`,
+		Args:              fileArgs(),
+		ValidArgsFunction: byFiles(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flag("config").Changed {
 				return usagef("--config is missing; name the keymount.yaml to try")

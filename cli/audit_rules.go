@@ -38,8 +38,9 @@ paste into keymount.yaml. They name each path. An access that was allowed and go
 the secret is absent, the store refused or the mount failed, is among them and listed apart: without
 a rule the mount of a class with an optional secret would fail. Accesses of which the login alone
 was judged do not count. The files should cover a time in which everything was in use.`,
-		Example: `  keymount audit rules --config keymount.yaml /var/log/keymount/audit*`,
-		Args:    fileArgs(),
+		Example:           `  keymount audit rules --config keymount.yaml /var/log/keymount/audit*`,
+		Args:              fileArgs(),
+		ValidArgsFunction: byFiles(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			stores, uses, err := usesOf(cmd, f.form, file, args)
 			if err != nil {
@@ -56,7 +57,7 @@ was judged do not count. The files should cover a time in which everything was i
 
 func addRulesConfig(command *cobra.Command, file *string) {
 	command.Flags().StringVarP(file, "config", "c", defaultConfigFile, "the keymount.yaml with the rules")
-	_ = command.MarkFlagFilename("config", "yaml", "yml") // there is such a flag
+	completeFile(command, "config", yamlFiles()...)
 }
 
 // usesOf reads the rules and the accesses that they are held against.

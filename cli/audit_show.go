@@ -46,10 +46,11 @@ grant of the same secret to a pod of the same service account, on the same node,
 hour of the day (UTC); it says which of those is new. Give older files, too: what they hold is
 known, also where --since leaves it out.`,
 		Example: `  keymount audit show --outcome denied --since 24h /var/log/keymount/audit*
-  keymount audit show --path 'secret/shop/**' --first-seen --since 24h /var/log/keymount/audit*
+  keymount audit show --path 'secret/shop/**' --first-seen --since 24h audit*.jsonl
   keymount audit show --namespace shop -o json audit.jsonl | jq .`,
-		Args: fileArgs(),
-		RunE: s.run,
+		Args:              fileArgs(),
+		ValidArgsFunction: byFiles(),
+		RunE:              s.run,
 	}
 	s.addFlags(command)
 	flags := command.Flags()
@@ -77,12 +78,6 @@ func kinds() []string {
 		all = append(all, string(kind))
 	}
 	return all
-}
-
-// complete has the shell complete the values of a flag.
-func complete(command *cobra.Command, flag string, values []string) {
-	// It fails where there is no such flag, or twice, which a test would show.
-	_ = command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (s *showing) run(cmd *cobra.Command, args []string) error {

@@ -34,8 +34,9 @@ very checkpoint tells whether it is so. Another trail of which the begin is not 
 
 Records that were cut off the end of the trail are missed by what came later: the next process
 names the last checkpoint before it; otherwise give a checkpoint that has left the node in time,
-as NODE:NUMBER:HASH, as NUMBER:HASH of any node, or as a file whose last checkpoint is meant. A trail that root of a node has
-written anew is told from the true one by such a checkpoint, or by a copy given beside it.
+as NODE:NUMBER:HASH, as NUMBER:HASH of any node, or as a file whose last checkpoint is meant. A
+trail that root of a node has written anew is told from the true one by such a checkpoint, or by a
+copy given beside it.
 
 Each process begins after the end of another one, or after no end: that one was killed, and its
 last records, 256 or a second of them, are not signed. Where a process names none before it, or
@@ -46,14 +47,16 @@ The exit code is 0 when all is verified, 3 when there are problems, 1 when a fil
 		Example: `  keymount audit verify /var/log/keymount/audit*
   keymount audit verify --expect worker-1:1234:6tU8...xk audit.jsonl
   kubectl logs -n kube-system keymount-x7x2k | keymount audit verify --skip-others -`,
-		Args: fileArgs(),
-		RunE: v.run,
+		Args:              fileArgs(),
+		ValidArgsFunction: byFiles(),
+		RunE:              v.run,
 	}
 	v.addFlags(command)
 	flags := command.Flags()
 	flags.StringArrayVar(&v.nodes, "node", nil, "a node that may occur; may be repeated (default: any)")
 	flags.StringArrayVar(&v.keys, "key", nil, "the public half of audit.keyFile, as 'keymount audit keygen' prints it, which begins of processes must be signed with; may be repeated")
 	flags.StringArrayVar(&v.expect, "expect", nil, "a checkpoint that must be there: NODE:NUMBER:HASH, NUMBER:HASH, or a file that ends with it; may be repeated")
+	completeFile(command, "expect")
 	flags.BoolVar(&v.strict, "strict", false, "take a process without a known one before it, or without its begin, for a problem")
 	return command
 }

@@ -50,7 +50,8 @@ func newBundleKeygen() *cobra.Command {
 		Long: `Make an age X25519 identity, write it to FILE, which only its owner may read, and
 print its recipient: what bundles are encrypted for, and no secret. A file that is
 there is never written over, for the bundles encrypted for it would be lost.`,
-		Example: `  keymount bundle keygen key.txt`,
+		Example:           `  keymount bundle keygen key.txt`,
+		ValidArgsFunction: inOrder(byFiles()),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("name one file to write the identity to")
@@ -118,14 +119,16 @@ the file of --out, all at once: keymount never sees half of it.
 
 An identity opens the bundle when its recipient is among these, no other does. To
 take somebody's access away, change the secrets too: what was read stays known.`,
-		Example: `  keymount bundle encrypt --recipient age1... --recipient age1... --out secrets.age secrets.yaml
+		Example: `  keymount bundle encrypt -r age1... -r age1... --out secrets.age secrets.yaml
   keymount bundle decrypt --identity key.txt secrets.age | sed s/old/new/ |
     keymount bundle encrypt --recipients-file recipients.txt --out secrets.age`,
-		Args: atMostOneFile,
-		RunE: e.run,
+		Args:              atMostOneFile,
+		ValidArgsFunction: inOrder(byFiles(yamlFiles()...)),
+		RunE:              e.run,
 	}
 	e.addFlags(command)
 	command.Flags().StringVar(&e.out, "out", "", "the bundle file to write; without it standard output")
+	completeFile(command, "out", bundleFiles()...)
 	return command
 }
 
@@ -172,8 +175,9 @@ func newBundleDecrypt() *cobra.Command {
 The bundle comes from BUNDLE, or from standard input when that is absent or "-".
 
 What is printed is secret: give it to a pipe rather than to a file.`,
-		Example: `  keymount bundle decrypt --identity key.txt secrets.age | less`,
-		Args:    atMostOneFile,
+		Example:           `  keymount bundle decrypt --identity key.txt secrets.age | less`,
+		Args:              atMostOneFile,
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyText(cmd, "standard output is the document itself, without a result"); err != nil {
 				return err

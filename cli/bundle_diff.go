@@ -33,8 +33,10 @@ nor does who can open the bundles.
 The exit code is that of diff(1): 0 when they are the same, 1 when they differ, 2 when
 they could not be compared.`,
 		Example: `  keymount bundle diff --identity key.txt secrets.age new.age
-  git show HEAD~1:secrets.age > old.age && keymount bundle diff -i key.txt old.age secrets.age`,
-		Args: bundleArgs("BEFORE", "AFTER"),
+  git show HEAD~1:secrets.age > old.age
+  keymount bundle diff -i key.txt old.age secrets.age`,
+		Args:              bundleArgs("BEFORE", "AFTER"),
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...), byFiles(bundleFiles()...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			result, err := compareBundles(args[0], args[1], identityFiles)
 			if isUsage(err) {
@@ -54,6 +56,7 @@ they could not be compared.`,
 		},
 	}
 	command.Flags().StringArrayVarP(&identityFiles, "identity", "i", nil, "a file with an identity that opens one of the bundles or both; may be repeated")
+	completeFile(command, "identity")
 	return command
 }
 

@@ -30,12 +30,15 @@ comes back, as it was typed, for the same recipients. When nothing changed, noth
 written. A document with mistakes is never written: on a terminal it can be edited again.
 
 The text is in a private folder in memory, on the tmpfs at /dev/shm or in $XDG_RUNTIME_DIR;
-without one there is nothing to edit in. The folder is removed however this ends, unless it is killed or aborted, with all
-that an editor leaves there, and $TMPDIR points to it. But some editors keep copies in
-your home as well, of what was cut or undone: tell them not to, as below for vim.`,
+without one there is nothing to edit in. The folder is removed however this ends, unless it is
+killed or aborted, with all that an editor leaves there, and $TMPDIR points to it. But some
+editors keep copies in your home as well, of what was cut or undone: tell them not to, as below
+for vim.`,
 		Example: `  keymount bundle edit --identity key.txt secrets.age
-  EDITOR='vim -i NONE -n --cmd "set noundofile nobackup"' keymount bundle edit --identity key.txt secrets.age`,
-		Args: bundleArgs("BUNDLE"),
+  EDITOR='vim -i NONE -n --cmd "set noundofile nobackup"' \
+    keymount bundle edit --identity key.txt secrets.age`,
+		Args:              bundleArgs("BUNDLE"),
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := openToWrite(args[0], identityFile)
 			if err != nil {

@@ -158,6 +158,7 @@ func (b *bundleFile) opens(recipients []age.Recipient) bool {
 
 func addIdentity(command *cobra.Command, file *string) {
 	command.Flags().StringVarP(file, "identity", "i", "", "the file with the identity that opens the bundle")
+	completeFile(command, "identity")
 }
 
 // readIdentities reads every identity in these files; none at all is an error.

@@ -50,7 +50,8 @@ With --recipients it lists who can open the bundle, as a recipients file: one on
 line. That is known of bundles that keymount encrypted, and of those for one alone.`,
 		Example: `  keymount bundle list --identity key.txt secrets.age
   keymount bundle list --identity key.txt --recipients secrets.age > recipients.txt`,
-		Args: bundleArgs("BUNDLE"),
+		Args:              bundleArgs("BUNDLE"),
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if recipients {
 				return listRecipients(cmd, args[0], identityFile)

@@ -20,6 +20,7 @@ func (a *recipientFlags) addFlags(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringArrayVarP(&a.recipients, "recipient", "r", nil, "encrypt for this recipient, age1...; may be repeated")
 	flags.StringVarP(&a.recipientsFile, "recipients-file", "R", "", "encrypt for the recipients in this file, one on each line")
+	completeFile(command, "recipients-file")
 }
 
 // parse never quotes a flag's text: it may be an identity by mistake.

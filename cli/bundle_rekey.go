@@ -35,8 +35,9 @@ does every older copy of the file.`,
 		Example: `  keymount bundle list --identity key.txt --recipients secrets.age > recipients.txt
   echo age1... >> recipients.txt
   keymount bundle rekey --identity key.txt --recipients-file recipients.txt secrets.age`,
-		Args: bundleArgs("BUNDLE"),
-		RunE: r.run,
+		Args:              bundleArgs("BUNDLE"),
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
+		RunE:              r.run,
 	}
 	addIdentity(command, &r.identityFile)
 	r.addFlags(command)

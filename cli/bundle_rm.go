@@ -39,12 +39,13 @@ goes with its last key. The last secret stays: remove the file instead. KEY is a
 'keymount bundle list' shows it; dots do not go deeper.
 
 The comments in the document stay, except those of what is removed (a comment right above
-it is taken for its own), and so does the order; blank lines may not. To keep every character use 'keymount bundle edit'. The
-bundle stays encrypted for the same recipients.`,
+it is taken for its own), and so does the order; blank lines may not. To keep every
+character use 'keymount bundle edit'. The bundle stays encrypted for the same recipients.`,
 		Example: `  keymount bundle rm --identity key.txt secrets.age shop/db old-password
   keymount bundle rm --identity key.txt secrets.age shop/db`,
-		Args: bundleArgs("BUNDLE", "PATH", "[KEY]"),
-		RunE: func(cmd *cobra.Command, args []string) error { return removeFrom(cmd, identityFile, args) },
+		Args:              bundleArgs("BUNDLE", "PATH", "[KEY]"),
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
+		RunE:              func(cmd *cobra.Command, args []string) error { return removeFrom(cmd, identityFile, args) },
 	}
 	addIdentity(command, &identityFile)
 	return command

@@ -43,16 +43,18 @@ The comments in the document stay, except inside of a value that is replaced, an
 the order; blank lines and what surrounds an end mark may not. To keep every
 character use 'keymount bundle edit'. The bundle stays encrypted for the same recipients.`,
 		Example: `  keymount bundle set --identity key.txt secrets.age shop/db password
-  openssl rand -base64 24 | keymount bundle set --identity key.txt secrets.age shop/db password
+  openssl rand -base64 24 | keymount bundle set -i key.txt secrets.age shop/db password
   keymount bundle set --identity key.txt --from-file tls.key secrets.age shop/tls tls.key
   echo 5432 | keymount bundle set --identity key.txt --json secrets.age shop/db port`,
-		Args: noValueInArgs,
-		RunE: s.run,
+		Args:              noValueInArgs,
+		ValidArgsFunction: inOrder(byFiles(bundleFiles()...)),
+		RunE:              s.run,
 	}
 	command.SetFlagErrorFunc(noValueInFlags)
 	addIdentity(command, &s.identityFile)
 	flags := command.Flags()
 	flags.StringVar(&s.valueFile, "from-file", "", "read the value from this file instead of standard input")
+	completeFile(command, "from-file")
 	flags.BoolVar(&s.json, "json", false, "the value is a JSON value and not a text")
 	flags.BoolVar(&s.keepNewline, "keep-newline", false, "keep a newline at the end of standard input")
 	return command

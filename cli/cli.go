@@ -3,6 +3,8 @@
 // gets the result alone.
 package cli
 
+//go:generate go test -run ^TestManPages$ . -update
+
 import (
 	"bufio"
 	"context"
@@ -12,7 +14,12 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keymount/keymount/internal/contain"
 )
+
+// program is the name of keymount's program.
+const program = "keymount"
 
 // The exit codes.
 const (
@@ -51,31 +58,35 @@ func (e exitError) Unwrap() error { return e.err }
 // Run executes one command line and returns the exit code. It ends soon after
 // ctx does.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	return RunAs(ctx, program, args, in, out, errOut)
+}
+
+// RunAs is Run for a program that was called by this name: as a plugin of kubectl it has
+// another one than its own.
+func RunAs(ctx context.Context, name string, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := newRoot() //nolint:contextcheck // cobra hands ctx to each command
+	args = asPlugin(root, name, args)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	command, err := root.ExecuteContextC(ctx)
+	command := root
+	err := contain.Run(func() (err error) {
+		command, err = root.ExecuteContextC(ctx)
+		return err
+	})
 	switch {
-	case err == nil:
+	case err == nil, isUnread(command, err):
 		return exitOK
-	case isUsage(err):
-		text := err.Error()
-		_, _ = fmt.Fprintf(errOut, "keymount: %s\nSee '%s --help'.\n", text, command.CommandPath())
-		return exitUsage
+	case wantsJSON(args):
+		return failInJSON(out, err)
 	}
-	exit := exitError{exitFailed, err}
-	_ = errors.As(err, &exit)
-	if exit.err != nil {
-		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", err)
-	}
-	return exit.code
+	return fail(command, err, errOut)
 }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "keymount",
+		Use:   program,
 		Short: "Mount secrets from external stores into pods, read-only and in memory",
 		Long: `Keymount is a provider for the Kubernetes Secrets Store CSI driver. It proves who
 a pod is with the pod's own service account token, reads the pod's secrets from an
@@ -83,20 +94,27 @@ external store and hands them to the driver, which writes them into the pod's tm
 
 Start with 'keymount demo': it shows a mount, a rotation and a denial on this
 machine, without a cluster.`,
+		Example: `  keymount demo
+  keymount config check keymount.yaml
+  keymount audit verify /var/log/keymount/audit*`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flag("version").Changed {
+				return printBuild(cmd)
 			}
 			return cmd.Help()
 		},
 	}
+	root.Flags().Bool("version", false, "print which keymount this is")
 	root.PersistentFlags().StringP("output", "o", "text", "how a result is printed: text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkOutput(cmd) }
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
-	root.AddCommand(newServe(), newAudit(), newDemo(), newBundle(), newConfig(), newConvert(), newHealth(), newRefresh(), newVersion(), newVersionKey())
+	complete(root, "output", []string{"text", "json"})
+	root.SetFlagErrorFunc(unknownFlagHint)
+	root.SetHelpCommand(newHelp())
+	root.AddCommand(newServe(), newAudit(), newDemo(), newBundle(), newConfig(), newConvert(), newHealth(), newRefresh(), newVersion(), newVersionKey(), newCompletion())
+	root.InitDefaultHelpCmd()
+	settle(root)
 	return root
 }
 

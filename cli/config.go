@@ -18,8 +18,11 @@ func newConfig() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "config",
 		Short: "Work with keymount.yaml",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `Work with keymount.yaml, the operator's file: the stores, the rules for reading them, and the
+limits of a mount. docs/configuration.md is its manual.`,
+		Example: `  keymount config check keymount.yaml`,
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	command.AddCommand(newConfigCheck())
 	return command
@@ -83,13 +86,10 @@ standard input. Of both the files are on another machine and not looked into, no
 --files=false.`,
 		Example: `  keymount config check keymount.yaml
   keymount config check values.yaml -o json
-  kubectl get configmap keymount -o jsonpath='{.data.keymount\.yaml}' | keymount config check -`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usagef("unexpected argument %q", args[1])
-			}
-			return nil
-		},
+  kubectl get configmap keymount -o jsonpath='{.data.keymount\.yaml}' |
+    keymount config check -`,
+		Args:              atMostOneFile,
+		ValidArgsFunction: inOrder(byFiles(yamlFiles()...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if cmd.Flag("config").Changed {
@@ -110,6 +110,7 @@ standard input. Of both the files are on another machine and not looked into, no
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the file to check, as the argument")
+	completeFile(command, "config", yamlFiles()...)
 	command.Flags().BoolVar(&files, "files", true, "look into the files that it names (default: not those of - and of the chart's values)")
 	return command
 }

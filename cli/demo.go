@@ -66,6 +66,7 @@ It takes a token that may do that.`,
 	command.Flags().StringVar(&vault.address, "vault-addr", "", "keep the secrets in the Vault or OpenBao at this address")
 	command.Flags().StringVar(&vault.token, "vault-token", "", "a token that may mount engines and auth methods there (default $VAULT_TOKEN)")
 	command.Flags().StringVar(&vault.caFile, "vault-ca-file", "", "the PEM certificates that it is trusted by")
+	completeFile(command, "vault-ca-file", "pem", "crt", "cer")
 	command.Flags().BoolVar(&keep, "keep", false, "keep running after the story, to play with it, until ctrl-C")
 	return command
 }

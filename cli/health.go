@@ -71,6 +71,7 @@ all the same.`,
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file, for its sockets")
+	completeFile(command, "config", yamlFiles()...)
 	command.Flags().DurationVar(&timeout, "timeout", defaultHealthTimeout, "how long to wait for the answers")
 	command.Flags().BoolVar(&ready, "ready", false, "ask, too, whether a rollout may go on to the next node")
 	return command

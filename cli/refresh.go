@@ -49,6 +49,7 @@ It takes the right to open the driver's socket, which belongs to root:
 		},
 	}
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file, for its sockets")
+	completeFile(command, "config", yamlFiles()...)
 	return command
 }
 

@@ -18,14 +18,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"keymount": func() {
-			if err := cli.Prepare(); err != nil {
-				panic(err)
-			}
-			os.Exit(cli.Run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-		},
-	})
+	keymount := func() {
+		if err := cli.Prepare(); err != nil {
+			panic(err)
+		}
+		os.Exit(cli.RunAs(context.Background(), os.Args[0], os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	testscript.Main(m, map[string]func(){"keymount": keymount, "kubectl-keymount": keymount, "kubectl_complete-keymount": keymount})
 }
 
 // TestScripts runs testdata/script: what a person sees, as documentation. Beside

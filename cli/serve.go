@@ -14,10 +14,13 @@ import (
 	"github.com/keymount/keymount/store/all"
 )
 
+// serveName names the command that has no result.
+const serveName = "serve"
+
 func newServe() *cobra.Command {
 	var file, name, level string
 	command := &cobra.Command{
-		Use:   "serve",
+		Use:   serveName,
 		Short: "Answer the driver's Mount calls on this node",
 		Long: `Answer the Secrets Store CSI driver's Mount calls on this node, on the sockets of
 keymount.yaml, until SIGTERM or SIGINT. Logs go to standard error, as text on a terminal
@@ -39,6 +42,8 @@ and as JSON lines otherwise; the audit trail goes to standard output or to a fil
 	command.Flags().StringVarP(&file, "config", "c", defaultConfigFile, "the operator's file")
 	command.Flags().StringVar(&name, "node-name", os.Getenv("NODE_NAME"), "this node as the API server knows it (default $NODE_NAME)")
 	command.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	completeFile(command, "config", yamlFiles()...)
+	complete(command, "log-level", []string{"debug", "info", "warn", "error"})
 	return command
 }
 

@@ -46,16 +46,22 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print which keymount this is",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b := readBuild()
-			return printResult(cmd, b, func(w io.Writer) {
-				revision := b.Revision
-				if revision == "" {
-					revision = "no revision recorded"
-				}
-				_, _ = fmt.Fprintf(w, "keymount %s (%s, %s, %s)\n", b.Version, revision, b.Go, b.Platform)
-			})
-		},
+		Long: `Print the version, the commit it was built from, the Go release and the platform. 'keymount
+--version' does the same.`,
+		Example: `  keymount version
+  keymount version -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return printBuild(cmd) },
 	}
+}
+
+func printBuild(cmd *cobra.Command) error {
+	b := readBuild()
+	return printResult(cmd, b, func(w io.Writer) {
+		revision := b.Revision
+		if revision == "" {
+			revision = "no revision recorded"
+		}
+		_, _ = fmt.Fprintf(w, "keymount %s (%s, %s, %s)\n", b.Version, revision, b.Go, b.Platform)
+	})
 }

@@ -33,8 +33,9 @@ an installation. Outside of a cluster, write such a file with
 
 The Secret stays when the chart is removed: with another key every file gets a new
 version, and all that follows versions is updated once.`,
-		Example: `  keymount version-key --secret keymount/keymount-version-key`,
-		Args:    noArgs,
+		Example:           `  keymount version-key --secret keymount/keymount-version-key`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			namespace, name, ok := strings.Cut(target, "/")
 			if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {

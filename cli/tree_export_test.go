@@ -1,0 +1,4 @@
+package cli
+
+// NewRoot is the tree of all commands.
+var NewRoot = newRoot
