@@ -45,16 +45,19 @@ func newConvert() *cobra.Command {
 		Long: `Turn what other tools read into classes in keymount's own syntax, the narrowest rules for them, and
 a report of what has no counterpart:
 
-  - SecretProviderClasses of vault-csi-provider and openbao-csi-provider.
+  - SecretProviderClasses of vault-csi-provider and openbao-csi-provider,
+  - ExternalSecrets with their SecretStores,
+  - secrets of the Vault Secrets Operator with their VaultAuths and VaultConnections.
 
-Give the pods that use them as well, so that the rules can name their service accounts. FILE is what kubectl reads, a folder, or - for standard input. Nothing
+An object may need others: give the stores with the secrets, and the pods too, so that the rules can
+name their service accounts. FILE is what kubectl reads, a folder, or - for standard input. Nothing
 is asked over a network. docs/migration.md has a table of counterparts for each tool.
 
 The documents go to standard output and the report to standard error, or with --to into the files
 classes.yaml, keymount.yaml, pods.yaml and REPORT.txt of a folder. The exit code is 0 when all of it
 was converted, and 1 when something has no counterpart; what has one is printed in both cases.`,
 		Example: `  keymount convert --to converted manifests/
-  kubectl get secretproviderclasses,deployments -A -o yaml | keymount convert --to converted -
+  kubectl get externalsecrets,secretstores,deployments -A -o yaml | keymount convert --to converted -
   keymount convert -n shop --store prod class.yaml -o json`,
 		Args: fileArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,7 +81,8 @@ was converted, and 1 when something has no counterpart; what has one is printed 
 	flags.StringVar(&to, "to", "", "the folder to write the files to, in place of standard output")
 	flags.BoolVar(&force, "force", false, "overwrite files in the folder")
 	flags.BoolVarP(&deep, "recursive", "R", false, "read folders with all below them")
-	_ = command.MarkFlagDirname("to") // there is such a flag
+	command.ValidArgsFunction = byFiles("yaml", "yml", "json")
+	completeBy(command, "to", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs))
 	return command
 }
 

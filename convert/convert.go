@@ -81,10 +81,13 @@ func (c *conversion) object(o manifest.Object) {
 	switch source, isClass := o.Class(); {
 	case isClass:
 		c.dialect(source)
+	case group == externalGroup || strings.HasSuffix(group, "."+externalGroup):
+		found = c.externalObject(o)
+	case group == operatorGroup:
+		found = c.operatorObject(o)
 	default:
 		found = false
 	}
-	_ = group
 	if found {
 		c.result.Found++
 	}

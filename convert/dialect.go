@@ -76,7 +76,7 @@ func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialec
 
 // vaultObject converts one object; false where it has no counterpart.
 func (cl *class) vaultObject(e *entry, o keymount.Object) bool {
-	path := cl.place.path(cl.source, e, o.Secret.Path.String())
+	path := cl.place.path(cl.source, e.at, e.field, o.Secret.Path.String())
 	e.path, e.version, e.file, e.encoding = path, o.Secret.Version, o.File, string(o.Encoding)
 	if o.Mode != usualMode {
 		e.mode = fmt.Sprintf("%04o", o.Mode)
@@ -206,16 +206,16 @@ func jsonNode(text string) *yaml.Node {
 	if err := yaml.Unmarshal([]byte(text), &n); err != nil || len(n.Content) != 1 {
 		return mapping()
 	}
-	plain(n.Content[0])
+	unquote(n.Content[0])
 	return n.Content[0]
 }
 
-// plain takes the quotes of JSON away where YAML needs none.
-func plain(n *yaml.Node) {
+// unquote takes the quotes of JSON away where YAML needs none.
+func unquote(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode {
 		n.Style = 0
 	}
 	for _, below := range n.Content {
-		plain(below)
+		unquote(below)
 	}
 }

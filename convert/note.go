@@ -3,6 +3,7 @@ package convert
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -75,4 +76,18 @@ func (s source) lost(at *yaml.Node, field, text, instead string) {
 // look notes something for a human to look at.
 func (s source) look(at *yaml.Node, field, text, instead string) {
 	s.note(false, at, field, text, instead)
+}
+
+// report notes the failures of a template with their lines in the file.
+func (s source) report(m member, field string, failures []failure) {
+	for _, f := range failures {
+		at := *m.value
+		switch {
+		case m.value.Style == yaml.LiteralStyle && f.line > 0:
+			at.Line += f.line
+		case f.line > 1:
+			field += " line " + strconv.Itoa(f.line)
+		}
+		s.lost(&at, field, "template: "+f.text, f.instead)
+	}
 }

@@ -27,10 +27,10 @@ type place struct {
 
 // key tells places apart.
 type key struct {
-	address, namespace                      string // empty for the usual ones of the old tool
-	method, mount, authNamespace, audience  string
-	serverName                              string
-	hasCA, hasClientCert, isUnverified bool
+	address, namespace                     string // empty for the usual ones of the old tool
+	method, mount, authNamespace, audience string
+	serverName                             string
+	hasCA, hasClientCert, isUnverified     bool
 }
 
 // placeholder stands for an address that the input does not name.

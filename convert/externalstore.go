@@ -1,0 +1,124 @@
+package convert
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/manifest"
+)
+
+// externalStore is a SecretStore whose provider is a Vault.
+type externalStore struct {
+	place         *place
+	role, account string
+	mount         string // empty where the paths begin with it
+	isKV1         bool
+}
+
+// store finds the store that a secret names; nil, with a note, where it has no counterpart.
+func (x *external) store(ref *yaml.Node, field string) *externalStore {
+	kind, name := cmp.Or(manifest.Text(manifest.Field(ref, "kind")), "SecretStore"), manifest.Text(manifest.Field(ref, "name"))
+	namespace := x.namespace
+	if kind == "ClusterSecretStore" {
+		namespace = ""
+	}
+	found, ok := x.c.named(kind, namespace, name)
+	if !ok {
+		x.lost(ref, field, fmt.Sprintf("%s %q is not among the files", kind, name), "give convert its file, too")
+		return nil
+	}
+	s := source{x.c, found}
+	settings := s.field("spec", "provider", "vault")
+	if settings == nil {
+		x.lost(ref, field, fmt.Sprintf("the provider of %s %q is no Vault, and no kind of keymount's stores yet", kind, name), "keep the operator for it")
+		return nil
+	}
+	return s.vaultStore(settings)
+}
+
+// vaultStore reads spec.provider.vault.
+func (s source) vaultStore(settings *yaml.Node) *externalStore {
+	text := func(names ...string) string { return manifest.Text(manifest.Field(settings, names...)) }
+	k := key{
+		address: text("server"), namespace: text("namespace"), authNamespace: text("auth", "namespace"),
+		hasCA:         manifest.Field(settings, "caBundle") != nil || manifest.Field(settings, "caProvider") != nil,
+		hasClientCert: manifest.Field(settings, "tls", "certSecretRef") != nil,
+	}
+	store := &externalStore{mount: strings.TrimSuffix(strings.Trim(text("path"), "/"), "/data"), isKV1: text("version") == "v1"}
+	auth := manifest.Field(settings, "auth")
+	kubernetes, jwt := manifest.Field(auth, "kubernetes"), manifest.Field(auth, "jwt")
+	account := manifest.Field(kubernetes, "serviceAccountRef")
+	switch {
+	case kubernetes != nil:
+		k.method, k.mount, store.role = "kubernetes", cmp.Or(text("auth", "kubernetes", "mountPath"), "kubernetes"), text("auth", "kubernetes", "role")
+	case jwt != nil:
+		k.method, k.mount, store.role = "jwt", cmp.Or(text("auth", "jwt", "path"), "jwt"), text("auth", "jwt", "role")
+		account = manifest.Field(jwt, "kubernetesServiceAccountToken", "serviceAccountRef")
+		k.audience = firstText(jwt, "kubernetesServiceAccountToken", "audiences")
+	default:
+		s.lostAuth(auth)
+	}
+	k.audience = cmp.Or(firstText(account, "audiences"), k.audience)
+	store.account = manifest.Text(manifest.Field(account, "name"))
+	if store.role == "" {
+		store.role = s.object.Name
+		s.look(auth, "spec.provider.vault.auth", "there is no role for pods to log in with; "+store.role+" stands in its place", "make such a role in Vault for the service accounts of the pods")
+	}
+	if manifest.Field(settings, "headers") != nil {
+		s.lost(manifest.Field(settings, "headers"), "spec.provider.vault.headers", "keymount sends no headers of one's own", "")
+	}
+	store.place = s.c.place(s, settings, k)
+	if store.mount != "" {
+		store.place.mounts[store.mount] = kv2
+		if store.isKV1 {
+			store.place.mounts[store.mount] = kv1
+		}
+	}
+	return store
+}
+
+// lostAuth notes a way to log in that pods do not have.
+func (s source) lostAuth(auth *yaml.Node) {
+	methods := members(auth)
+	for _, m := range methods {
+		if m.name.Value == "namespace" {
+			continue
+		}
+		s.lost(m.name, "spec.provider.vault.auth."+m.name.Value, "keymount logs in as each pod with the pod's own token, and has no credentials of its own",
+			"enable Vault's kubernetes auth method, with a role for the service accounts of the pods")
+		return
+	}
+}
+
+// path is a key of a remoteRef in the spelling of rules, as the operator builds paths.
+func (s externalStore) path(key string) string {
+	key = strings.Trim(key, "/")
+	switch {
+	case s.mount == "" && s.isKV1:
+		return key
+	case s.mount == "":
+		path := s.place.canonical(key)
+		if mount, _, ok := strings.Cut(path, "/"); ok && path == key {
+			s.place.mounts[mount] = kv2
+		}
+		return path
+	}
+	if below, ok := strings.CutPrefix(key, s.mount+"/"); ok {
+		key = below
+		if !s.isKV1 {
+			key = strings.TrimPrefix(key, "data/")
+		}
+	}
+	return s.mount + "/" + key
+}
+
+// firstText is the first text of a list in a node; empty without one.
+func firstText(n *yaml.Node, names ...string) string {
+	for _, item := range items(n, names...) {
+		return manifest.Text(item)
+	}
+	return ""
+}

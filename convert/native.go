@@ -1,0 +1,67 @@
+package convert
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/manifest"
+)
+
+// nativeSecret is the Secret that an operator wrote.
+type nativeSecret struct {
+	name, kind          string
+	keys                []string
+	known               bool // the keys are all
+	labels, annotations *yaml.Node
+}
+
+// keep has the driver write a native Secret as before, if its keys are known.
+func (cl *class) keep(n nativeSecret) {
+	if !n.known {
+		cl.lost(nil, "", fmt.Sprintf("the native Secret %q is not kept: it had all keys of a secret, and the driver has to be told each", n.name),
+			"mount the files, or name the keys in secretObjects of the class")
+		return
+	}
+	if len(n.keys) == 0 {
+		return
+	}
+	data := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, key := range n.keys {
+		one := mapping("objectName", key, "key", key)
+		one.Style = yaml.FlowStyle
+		data.Content = append(data.Content, one)
+	}
+	object := mapping("secretName", n.name, "type", cmp.Or(n.kind, "Opaque"))
+	for _, m := range []struct {
+		name string
+		node *yaml.Node
+	}{{"labels", n.labels}, {"annotations", n.annotations}} {
+		if m.node != nil && copied(m.node) != nil {
+			put(object, m.name, copied(m.node))
+		}
+	}
+	put(object, "data", data)
+	object.HeadComment = comment(
+		"The driver writes this Secret, as long as a pod mounts the class.",
+		"Read the files instead, and remove secretObjects when nothing needs it.")
+	cl.synced = &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{object}}
+	cl.look(nil, "", fmt.Sprintf("the native Secret %q is kept as a secretObject: it is there while a pod mounts the class", n.name),
+		"mount the files in place of it, and remove secretObjects")
+}
+
+// unsync takes the keys out of the native Secret whose files the class has not.
+func (cl *class) unsync() {
+	for _, object := range items(cl.synced) {
+		data := manifest.Field(object, "data")
+		if data == nil {
+			continue
+		}
+		data.Content = slices.DeleteFunc(data.Content, func(n *yaml.Node) bool {
+			name := manifest.Text(manifest.Field(n, "objectName"))
+			return !slices.ContainsFunc(cl.entries, func(e entry) bool { return e.file == name || e.file == "./" })
+		})
+	}
+}
