@@ -22,6 +22,7 @@ func searchers() map[string]string {
 		"form/template_check.go":    "text/template's, of a template that cannot be executed",
 		"store/vault/conn.go":       "net/http's, of an answer that is no HTTP",
 		"store/vault/probe.go":      "crypto/tls's, of a certificate that the other side refuses",
+		"cli/render_live.go":        "kubectl's, of a right that its user lacks",
 		"audit/watch.go":            "a store's, which may echo the id of a lease that it is asked about",
 		"class/mistakes.go":         "indents the lines of mistakes of ours",
 		"store/storetest/errors.go": "the suite checks how the error of a store reads",

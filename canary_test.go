@@ -32,6 +32,7 @@ import (
 	"github.com/keymount/keymount/store/keep"
 	"github.com/keymount/keymount/store/storetest"
 	"github.com/keymount/keymount/store/vault"
+	"github.com/keymount/keymount/trial"
 )
 
 // canary must not come out. Its length is a multiple of three, so that base64 of
@@ -74,6 +75,10 @@ func canaries() []any {
 		state.Folder{},
 		state.File{},
 		node.Node{},
+		node.InMemoryOptions{},
+		trial.Outcome{},
+		trial.Secrets{},
+		trial.Try{},
 	}
 }
 

@@ -41,7 +41,7 @@ func allowedImports() map[string][]string {
 		"store/bundle":       {"store", "store/kind", "internal/regular", "internal/secret", "internal/spelling", "internal/strict", "internal/surrogate", "internal/watchfile"},
 		"store/storetest":    {"access", "auth", "login", "store", "store/kind", "internal/secret", "internal/strict"},
 		"login":              {"auth", "store", "internal/contain", "internal/inflight", "internal/secret"},
-		"store/kind":         {"access", "login", "store", "internal/room", "internal/spelling"},
+		"store/kind":         {"access", "login", "store", "internal/room", "internal/secret", "internal/spelling"},
 		"store/all":          {"store/bundle", "store/kind", "store/vault"},
 		"store/keep":         {"auth", "login", "store", "internal/contain", "internal/inflight", "internal/secret"},
 		"store/queue":        {"login", "store"},
@@ -64,8 +64,12 @@ func allowedImports() map[string][]string {
 		"node": {
 			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
 		},
+		"trial": {
+			"access", "auth", "class", "config", "form", "manifest", "node", "provider", "provider/providertest", "record", "store", "store/kind",
+			"internal/secret", "internal/spelling", "internal/strict", "internal/surrogate",
+		},
 		"cli": {
-			"access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
+			"trial", "access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
 			"internal/contain", "internal/kube", "internal/secret", "internal/spelling",
 		},
 		".": {"cli"},
@@ -88,7 +92,7 @@ func confinedImports() map[string][]string {
 		"golang.org/x/tools":                       {}, // tests only
 		"google.golang.org/grpc":                   {"record", "audit", "observe", "provider", "provider/providertest", "cli"},
 		"k8s.io":                                   {"internal/kube"},
-		"sigs.k8s.io/secrets-store-csi-driver":     {"provider", "provider/providertest", "cli"},
+		"sigs.k8s.io/secrets-store-csi-driver":     {"provider", "provider/providertest", "trial", "cli"},
 		"sigs.k8s.io/secrets-store-csi-driver/pkg": {"provider/providertest", "cli"},
 		"github.com/hashicorp":                     {"store/vault"},
 		"github.com/aws":                           {},

@@ -119,6 +119,31 @@ func (d DiscoveryKeys) get(ctx context.Context, url string) ([]byte, error) {
 	return data, nil
 }
 
+// ClusterKeys gets the issuer of a cluster and its keys from the API server, over a
+// connection that it does not know.
+type ClusterKeys struct {
+	// Get returns the document at a path of the API server.
+	Get func(ctx context.Context, path string) ([]byte, error)
+}
+
+// Keys implements [KeySource].
+func (c ClusterKeys) Keys(ctx context.Context) (string, jose.JSONWebKeySet, error) {
+	document, err := c.Get(ctx, "/.well-known/openid-configuration")
+	if err != nil {
+		return "", jose.JSONWebKeySet{}, err
+	}
+	discovery, err := ParseDiscovery(document)
+	if err != nil {
+		return "", jose.JSONWebKeySet{}, err
+	}
+	data, err := c.Get(ctx, "/openid/v1/jwks")
+	if err != nil {
+		return "", jose.JSONWebKeySet{}, err
+	}
+	keys, err := ParseKeys(data)
+	return discovery.Issuer, keys, err
+}
+
 // DiscoveryDocument is the part of an OpenID discovery document in use here.
 type DiscoveryDocument struct {
 	Issuer  string `json:"issuer"`

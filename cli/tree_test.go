@@ -119,6 +119,7 @@ func uncompleted() map[string]string {
 		"audit show --namespace": past, "audit show --pod": past, "audit show --path": past, "audit show --rule": past,
 		"audit show --since": "a time", "audit show --until": "a time", "audit verify --node": past, "audit verify --key": free,
 		"audit show --field": past, "audit verify --field": past, "audit who --field": past, "audit rules --field": past, "audit replay --field": past,
+		"render --name": "is among what CLASS has, once that is there", "render --as": "likewise", "render --pod": "a cluster knows them", "render --context": "kubectl knows them",
 		"convert --store": "names something to be made", "convert --namespace": free,
 		"bundle encrypt --recipient": free, "bundle rekey --recipient": free,
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -30,15 +31,34 @@ func Parse(data []byte, kinds []kind.Kind) (*Config, error) { return New("", dat
 // decode reads a node of a document. Its mistakes have their lines.
 func decode(node *yaml.Node, kinds []kind.Kind) (*Config, []error) {
 	// Limits start with their defaults, so that a 0 in the file is seen as one.
-	c := Config{Limits: Limits{
-		MountDeadline: defaultMountDeadline, ParallelReads: defaultParallelReads, RotationPollInterval: defaultPollInterval, ReadinessBound: defaultReadiness,
-	}}
+	c := Config{Limits: defaultLimits()}
 	knowKinds := func(entry any) {
 		if s, ok := entry.(*Store); ok {
 			s.kinds = kinds
 		}
 	}
 	return &c, strict.Decode(node, &c, knowKinds)
+}
+
+func defaultLimits() Limits {
+	return Limits{
+		MountDeadline: defaultMountDeadline, ParallelReads: defaultParallelReads, RotationPollInterval: defaultPollInterval, ReadinessBound: defaultReadiness,
+	}
+}
+
+// Assume is a keymount.yaml with stores of these kinds by name, in which nothing else is
+// said: their rules allow everything, and what has no default is empty.
+func Assume(stores map[string]kind.Kind) *Config {
+	c := &Config{Limits: defaultLimits()}
+	for _, name := range slices.Sorted(maps.Keys(stores)) {
+		s := Store{Name: name, Kind: stores[name], Settings: stores[name].New(), Access: Access{Store: true}}
+		s.Settings.Check(kind.NewMistakes()) // which fills in the defaults
+		rules, _ := s.compile("stores")      // there are none to be wrong
+		s.Access.compiled = &rules
+		c.Stores = append(c.Stores, s)
+	}
+	c.setDefaults()
+	return c
 }
 
 // refreshMaxOf is the default of refreshMax. It leaves half of stale, which counts from the

@@ -129,8 +129,8 @@ func New(o Options) *Provider {
 // would wait for a processor anyway. One more place is left to the other namespaces.
 func processors() int { return min(maxProcessors, max(1, runtime.GOMAXPROCS(0)-1)) }
 
-// speaking is the same Provider for classes of a dialect.
-func (p *Provider) speaking(d class.Dialect) *Provider {
+// Speaking is the same Provider for classes of a dialect.
+func (p *Provider) Speaking(d class.Dialect) *Provider {
 	speaker := *p
 	speaker.dialect = d
 	return &speaker

@@ -56,7 +56,7 @@ func Listen(ctx context.Context, paths []string, p *Provider, log *slog.Logger) 
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("socket %s: %w", path, err), s.Close())
 		}
-		s.endpoints = append(s.endpoints, &endpoint{path: path, socket: opened, provider: p.speaking(class.DialectOf(path))})
+		s.endpoints = append(s.endpoints, &endpoint{path: path, socket: opened, provider: p.Speaking(class.DialectOf(path))})
 	}
 	return s, nil
 }

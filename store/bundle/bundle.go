@@ -69,33 +69,49 @@ func (b *Bundle) Check(ctx context.Context) error {
 // Read implements [store.Store]. A bundle knows no roles and lets every caller
 // read everything: the access rules alone restrict it.
 func (b *Bundle) Read(ctx context.Context, _ store.Caller, ref store.Ref) (store.Value, error) {
-	if ctx.Err() != nil {
-		return store.Value{}, &store.Error{Reason: store.Unavailable, Said: fmt.Sprintf("read %q", ref.Path), Cause: context.Cause(ctx)}
-	}
-	if ref.Version != "" {
-		return store.Value{}, store.Invalid.Errorf("a bundle keeps no versions; remove version: %s", ref.Version)
+	if err := readable(ctx, ref); err != nil {
+		return store.Value{}, err
 	}
 	s := b.latest(ctx)
 	if !s.loaded {
 		// The fault may name secrets of others, and a mount's error is for all to read.
 		return store.Value{}, s.fault.Reason.Errorf("the bundle cannot be loaded; keymount's log on this node says why")
 	}
-	data, ok := s.document.Get(ref.Path)
+	return s.document.read(ref)
+}
+
+// readable refuses what no document can answer.
+func readable(ctx context.Context, ref store.Ref) error {
+	if ctx.Err() != nil {
+		return &store.Error{Reason: store.Unavailable, Said: fmt.Sprintf("read %q", ref.Path), Cause: context.Cause(ctx)}
+	}
+	if ref.Version != "" {
+		return store.Invalid.Errorf("a bundle keeps no versions; remove version: %s", ref.Version)
+	}
+	return nil
+}
+
+func (d Document) read(ref store.Ref) (store.Value, error) {
+	data, ok := d.Get(ref.Path)
 	if !ok {
 		return store.Value{}, store.NotFound.Errorf("the bundle has nothing at %q", ref.Path)
 	}
 	return store.Value{Data: data}, nil
 }
 
+func (d Document) recall(ref store.Ref) (store.Value, bool) {
+	data, ok := d.Get(ref.Path)
+	return store.Value{Data: data}, ok && ref.Version == ""
+}
+
 // Recall implements [store.Recaller], as long as the files are surely the ones that the
 // document was made from.
 func (b *Bundle) Recall(_ store.Caller, ref store.Ref) (store.Value, bool) {
 	s := b.current.Load()
-	if ref.Version != "" || !s.fresh() || !s.loaded {
+	if !s.fresh() || !s.loaded {
 		return store.Value{}, false
 	}
-	data, ok := s.document.Get(ref.Path)
-	return store.Value{Data: data}, ok
+	return s.document.recall(ref)
 }
 
 // latest returns the state of the files as they are now.

@@ -64,6 +64,8 @@ type Options struct {
 	Log *slog.Logger
 	// Answers is the room of all answers in the process; nil for one of this Conn alone.
 	Answers *room.Answers
+
+	standIn http.RoundTripper // in place of a network; nil is none
 }
 
 // Request is one call of the API.

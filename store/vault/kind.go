@@ -224,20 +224,29 @@ func (s *Settings) isAddress(text string) bool {
 
 // Open implements [kind.Settings].
 func (s *Settings) Open(env kind.Env) (kind.Layers, error) {
-	conn, err := NewConn(s.options(env.Log, env.Answers), time.Now)
+	return s.open(env, s.options(env.Log, env.Answers))
+}
+
+func (s *Settings) open(env kind.Env, o Options) (kind.Layers, error) {
+	conn, err := NewConn(o, time.Now)
 	if err != nil {
 		return kind.Layers{}, err
 	}
-	engines := map[string]Engine{}
-	for mount, engine := range s.Mounts {
-		engines[mount] = Engine(engine)
-	}
-	opened := New(conn, s.Namespace, engines).LoggedInIn(s.loginNamespace())
+	opened := New(conn, s.Namespace, s.engines()).LoggedInIn(s.loginNamespace())
 	return kind.Layers{
 		Store: opened, Resolver: opened, Leaser: opened,
 		Login: Method{Conn: conn, Mount: s.Auth.Mount, Namespace: s.loginNamespace(), Now: env.Now},
 		Probe: conn.Probe,
 	}, nil
+}
+
+// engines are those of keymount.yaml.
+func (s *Settings) engines() map[string]Engine {
+	engines := make(map[string]Engine, len(s.Mounts))
+	for mount, engine := range s.Mounts {
+		engines[mount] = Engine(engine)
+	}
+	return engines
 }
 
 func (s *Settings) options(log *slog.Logger, answers *room.Answers) Options {

@@ -1,0 +1,305 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/manifest"
+	"github.com/keymount/keymount/store/all"
+	"github.com/keymount/keymount/store/kind"
+	"github.com/keymount/keymount/trial"
+)
+
+// rendering is one run of render, by its flags.
+type rendering struct {
+	class, name, as string
+	config          string
+	values          string
+	bundle          bundleFlags
+	live            liveFlags
+	to              string
+	reveal, print   bool
+
+	notes []string // told so far
+}
+
+func newRender() *cobra.Command {
+	var r rendering
+	command := &cobra.Command{
+		Use:   "render CLASS",
+		Short: "Show the files that a class would make, without a cluster",
+		Long: `Show the files that a SecretProviderClass would make, through the code that mounts on a
+node: it needs no cluster, no root and no running keymount, and no node accepts its token.
+CLASS is a file, a folder or - for standard input, as kubectl reads it; a pod in it that
+mounts the class gives --as. A failure is the text that the pod's events would have.
+
+Secrets are made up, unless they come from --values, --bundle or --live. --print-values
+writes a file for --values with each path and key of the class. Without --config stores are
+made up as well, and access rules are not checked; with it nothing else of that node is
+needed. Of what is beyond data/ in a path only the store itself is sure: list the mounts of
+its engines in keymount.yaml.`,
+		Example: `  keymount render class.yaml --as shop/api
+  keymount render class.yaml --print-values > made-up.yaml
+  keymount render class.yaml --config values.yaml --values made-up.yaml --reveal
+  keymount render class.yaml --config keymount.yaml --live --as shop/api`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("name one file with a class, or - for standard input")
+			}
+			return nil
+		},
+		ValidArgsFunction: inOrder(byFiles("yaml", "yml", "json")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.class = args[0]
+			return r.run(cmd)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&r.as, "as", "", "the service account to mount as, NAMESPACE/SERVICEACCOUNT (default: that of the pod in CLASS)")
+	flags.StringVar(&r.name, "name", "", "the class, where CLASS has several")
+	flags.StringVarP(&r.config, "config", "c", "", "the operator's keymount.yaml, or the chart's values with one")
+	flags.StringVar(&r.values, "values", "", "a file of made-up secrets: paths, each with keys and values")
+	r.bundle.add(command)
+	r.live.add(command)
+	flags.StringVar(&r.to, "to", "", "write the files into this folder, which is new or empty")
+	flags.BoolVar(&r.reveal, "reveal", false, "show the values instead of masking them")
+	flags.BoolVar(&r.print, "print-values", false, "print secrets to begin a file for --values with, and mount nothing")
+	completeFile(command, "config", yamlFiles()...)
+	completeFile(command, "values", yamlFiles()...)
+	completeBy(command, "name", ofClassFile(trial.Classes))
+	completeBy(command, "as", ofClassFile(trial.Accounts))
+	_ = command.MarkFlagDirname("to") // there is such a flag
+	return command
+}
+
+// ofClassFile completes a flag by what names tells of the manifests in the argument.
+func ofClassFile(names func([]*manifest.File) []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 || args[0] == manifest.Stdin {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		files, err := manifest.Read(args[:1], false, nil)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return names(files), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (r *rendering) run(cmd *cobra.Command) error {
+	as, err := r.check()
+	if err != nil {
+		return err
+	}
+	picked, err := r.pick(cmd, as)
+	if err != nil {
+		return err
+	}
+	c, elsewhere, err := r.open(cmd, picked.Class)
+	if err != nil {
+		return err
+	}
+	if r.print {
+		text, err := trial.Sketch(picked, c)
+		if err != nil {
+			return err
+		}
+		return printText(cmd, text)
+	}
+	made, err := r.secrets(cmd, picked, c, elsewhere)
+	if err != nil {
+		return err
+	}
+	return r.mount(cmd, picked, c, made)
+}
+
+// check holds the flags against each other.
+func (r *rendering) check() (as trial.Account, err error) {
+	sources := 0
+	for _, given := range []bool{r.values != "", r.bundle.file != "", r.live.on, r.print} {
+		if given {
+			sources++
+		}
+	}
+	switch {
+	case sources > 1:
+		return as, usagef("choose one of --values, --bundle, --live and --print-values")
+	case r.live.on && r.config == "":
+		return as, usagef("--live needs --config, which says where the stores are")
+	}
+	if err := errors.Join(r.bundle.check(), r.live.check()); err != nil {
+		return as, err
+	}
+	if r.as != "" {
+		if as, err = trial.ParseAccount(r.as); err != nil {
+			return as, usagef("--as: %w", err)
+		}
+	}
+	return as, nil
+}
+
+func (r *rendering) pick(cmd *cobra.Command, as trial.Account) (trial.Picked, error) {
+	files, err := manifest.Read([]string{r.class}, false, cmd.InOrStdin())
+	if err != nil {
+		return trial.Picked{}, err
+	}
+	picked, err := trial.Pick(files, r.name, as)
+	if err != nil {
+		name := r.class
+		if name == manifest.Stdin {
+			name = manifest.StdinName
+		}
+		return picked, fmt.Errorf("%s: %w", name, err)
+	}
+	return picked, nil
+}
+
+// open reads --config, or makes up the stores that the class names. The files that the
+// chart's values name are elsewhere.
+func (r *rendering) open(cmd *cobra.Command, class trial.Class) (c *config.Config, elsewhere bool, err error) {
+	if r.config == "" {
+		return trial.Assume(class, all.All()), true, nil
+	}
+	text, err := openText(cmd, r.config)
+	if err != nil {
+		return nil, false, err
+	}
+	c, err = text.Config(all.All())
+	if err == nil && !class.Served(c) {
+		r.note(cmd, "%s has no socket %s.sock, so that a node would not get this class: it has provider: %s", r.config, class.Provider, class.Provider)
+	}
+	return c, text.Values(), err
+}
+
+// note tells something beside the result; with -o json it is a part of it.
+func (r *rendering) note(cmd *cobra.Command, format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+	if !isJSON(cmd) {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "note: "+format+"\n", args...)
+	}
+}
+
+// secrets are those that stand in for stores.
+func (r *rendering) secrets(cmd *cobra.Command, picked trial.Picked, c *config.Config, elsewhere bool) (standIns, error) {
+	switch {
+	case r.live.on:
+		return standIns{}, nil
+	case r.values != "":
+		data, err := readFile(r.values, bundleSized)
+		if err != nil {
+			return standIns{}, fmt.Errorf("read the secrets: %w", err)
+		}
+		return newStandIns(c, func() (*trial.Secrets, error) { return trial.ParseSecrets(r.values, data) })
+	case r.bundle.file != "":
+		return newStandIns(c, r.bundle.secrets)
+	}
+	text, err := trial.Sketch(picked, c)
+	if err != nil {
+		return standIns{}, nil //nolint:nilerr // the class has mistakes, which the mount tells
+	}
+	made, err := newStandIns(c, func() (*trial.Secrets, error) { return trial.ParseSecrets("the made-up secrets", text) })
+	if err == nil && r.config != "" && !elsewhere {
+		err = r.keepLocal(cmd.Context(), c, made)
+	}
+	if len(made.of) > 0 {
+		r.note(cmd, "the values are made up: see --values, --bundle and --live")
+	}
+	return made, err
+}
+
+// keepLocal drops the secrets made up for stores that lie on this machine, and looks whether
+// these can be read: a node would wait for a file that is not there.
+func (*rendering) keepLocal(ctx context.Context, c *config.Config, made standIns) error {
+	m := kind.NewMistakes()
+	for i, s := range c.Stores {
+		if !s.Kind.Traits().Memory {
+			delete(made.of, s.Name)
+			kind.Inspect(ctx, s.Settings, m.At("stores").Index(i).At(s.Kind.Name()))
+		}
+	}
+	var mistakes []error
+	for _, mistake := range m.All() {
+		mistakes = append(mistakes, mistake)
+	}
+	if len(mistakes) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w; or name secrets that stand in for it, with --values or --bundle", errors.Join(mistakes...))
+}
+
+// standIns are secrets in place of stores.
+type standIns struct {
+	file *trial.Secrets // nil for none
+	of   map[string]map[string]secret.Tree
+}
+
+func newStandIns(c *config.Config, read func() (*trial.Secrets, error)) (made standIns, err error) {
+	if made.file, err = read(); err != nil {
+		return made, err
+	}
+	made.of, err = made.file.For(c)
+	return made, err
+}
+
+// mount tries the mount and shows what came of it.
+func (r *rendering) mount(cmd *cobra.Command, picked trial.Picked, c *config.Config, made standIns) error {
+	try := trial.Try{
+		Class: picked.Class, Pod: picked.Pod, Config: c, Secrets: made.of, Version: readBuild().Version, Log: quiet(cmd.ErrOrStderr()),
+	}
+	if err := r.issue(cmd.Context(), &try); err != nil {
+		return err
+	}
+	outcome, err := try.Mount(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if made.file != nil {
+		for _, hint := range made.file.Missing(outcome) {
+			r.note(cmd, "%s", hint)
+		}
+	}
+	if outcome.Message != "" {
+		r.noteDenials(cmd, outcome)
+		return r.result(try, outcome).refuse(cmd)
+	}
+	result := r.result(try, outcome)
+	if r.to != "" {
+		if err := writeFiles(r.to, outcome.Files); err != nil {
+			return err
+		}
+		result.To = r.to
+	}
+	return printResult(cmd, result, func(w io.Writer) { result.print(w, styleOf(cmd.OutOrStdout())) })
+}
+
+// issue says whose tokens prove the pod.
+func (r *rendering) issue(ctx context.Context, try *trial.Try) (err error) {
+	if r.live.on {
+		return r.live.issue(ctx, try)
+	}
+	try.Issuer, err = trial.NewIssuer(try.Pod)
+	return err
+}
+
+func printText(cmd *cobra.Command, text []byte) error {
+	if isJSON(cmd) {
+		return printResult(cmd, map[string]string{"values": string(text)}, nil)
+	}
+	if _, err := cmd.OutOrStdout().Write(text); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}
+
+// bundleSized bounds a file of secrets, in bytes.
+const bundleSized = 8 << 20
+
+// masked is what stands for a value.
+func masked(bytes int) string { return strings.Repeat("*", 8) + fmt.Sprintf(" (%d bytes)", bytes) }
