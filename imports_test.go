@@ -33,6 +33,7 @@ func allowedImports() map[string][]string {
 		"internal/room":      {"internal/secret", "internal/turns"},
 		"internal/socket":    {},
 		"auth":               {"internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
+		"schema":             {},
 		"state":              {"internal/secret"},
 		"internal/strict":    {"internal/spelling"},
 		"internal/watchfile": {},
@@ -69,7 +70,7 @@ func allowedImports() map[string][]string {
 			"internal/secret", "internal/spelling", "internal/strict", "internal/surrogate",
 		},
 		"cli": {
-			"trial", "access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
+			"trial", "access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "schema", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
 			"internal/contain", "internal/kube", "internal/secret", "internal/spelling",
 		},
 		".": {"cli"},

@@ -30,9 +30,12 @@ const (
 	SEC1
 )
 
+// KeyFormats are the names of the formats of a private key.
+func KeyFormats() []string { return []string{"pkcs1", "pkcs8", "sec1"} }
+
 // ParseKeyFormat reads "pkcs1", "pkcs8" or "sec1"; the empty text is [AsGiven].
 func ParseKeyFormat(text string) (KeyFormat, error) {
-	known := []string{"pkcs1", "pkcs8", "sec1"}
+	known := KeyFormats()
 	switch text {
 	case "":
 		return AsGiven, nil

@@ -34,13 +34,16 @@ func (s source) plain(name string, m *mistakes) string {
 
 // checkNames refuses unknown parameters: they are slips of the pen.
 func (s source) checkNames(m *mistakes) {
-	known := []string{nameStore, "role", nameObjects}
+	known := parameterNames()
 	for _, name := range slices.Sorted(maps.Keys(s.parameters)) {
 		if !slices.Contains(known, name) {
 			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Nearest(name, known)
 		}
 	}
 }
+
+// parameterNames are the parameters of a class.
+func parameterNames() []string { return []string{nameStore, "role", nameObjects} }
 
 // classDefaults are the parameters an object inherits from its class.
 type classDefaults struct {

@@ -94,6 +94,9 @@ func fieldNames() []string {
 	}
 }
 
+// passwordNames are the fields of an object's passwordFrom.
+func passwordNames() []string { return []string{"path", "key"} }
+
 // secret reads the object's secret; the class has the defaults.
 func (p *objectParser) secret(class classDefaults) Secret {
 	s := Secret{Store: cmp.Or(p.text("store"), class.store), Role: p.text("role"), Version: p.text("version")}
@@ -143,9 +146,9 @@ func storeNamed(stores map[string]Store, name string) (Store, bool) {
 // shared reads the owner of a credential: the pod, or all pods with its login.
 func (p *objectParser) shared() bool {
 	switch text := p.text("lease"); text {
-	case "", "pod":
+	case "", leasePod:
 		return false
-	case "shared":
+	case leaseShared:
 		return true
 	default:
 		p.wrong("lease", BadValue, "%q is neither pod nor shared", text)
@@ -291,7 +294,7 @@ func (p *objectParser) passwordFrom(o *Object, of Store) {
 		return
 	}
 	from := objectParser{entry{index: p.index, node: node, m: p.m, within: "passwordFrom: "}}
-	from.readFields([]string{"path", "key"}, from.m.add)
+	from.readFields(passwordNames(), from.m.add)
 	if from.fields["key"] == nil {
 		from.lacks("key", "missing; name the value that is the password")
 	}
@@ -306,7 +309,7 @@ func (p *objectParser) format(o *Object, text string) {
 	}
 	format, err := form.ParseFormat(text)
 	if err != nil {
-		known := []string{"json", "yaml", "dotenv", "properties", "pem", "pfx", "jks"}
+		known := formats()
 		p.wrong("format", BadValue, "%q is none of %s%s", text, strings.Join(known, ", "), spelling.Hint(text, known))
 	}
 	o.Format = format

@@ -112,7 +112,10 @@ machine, without a cluster.`,
 	complete(root, "output", []string{"text", "json"})
 	root.SetFlagErrorFunc(unknownFlagHint)
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newServe(), newAudit(), newDemo(), newBundle(), newConfig(), newConvert(), newHealth(), newRefresh(), newRender(), newVersion(), newVersionKey(), newCompletion())
+	root.AddCommand(
+		newServe(), newAudit(), newBundle(), newConfig(), newConvert(), newDemo(), newHealth(), newInit(),
+		newRefresh(), newRender(), newSchema(), newVersion(), newVersionKey(), newCompletion(),
+	)
 	root.InitDefaultHelpCmd()
 	settle(root)
 	return root

@@ -24,11 +24,11 @@ PATH under the name kubectl_complete-keymount, too.`,
   keymount completion fish > ~/.config/fish/completions/keymount.fish
   ln -s "$(command -v kubectl-keymount)" /usr/local/bin/kubectl_complete-keymount`,
 		ValidArgs: shells(),
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("name one shell: bash, zsh, fish or powershell")
 			}
-			return cobra.OnlyValidArgs(cmd, args)
+			return oneOfValid(args[0], shells())
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyText(cmd, "standard output is the script itself"); err != nil {

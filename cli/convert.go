@@ -57,7 +57,7 @@ The documents go to standard output and the report to standard error, or with --
 classes.yaml, keymount.yaml, pods.yaml and REPORT.txt of a folder. The exit code is 0 when all of it
 was converted, and 1 when something has no counterpart; what has one is printed in both cases.`,
 		Example: `  keymount convert --to converted manifests/
-  kubectl get externalsecrets,secretstores,deployments -A -o yaml | keymount convert --to converted -
+  kubectl get externalsecrets,secretstores,deploy -A -o yaml | keymount convert --to converted -
   keymount convert -n shop --store prod class.yaml -o json`,
 		Args: fileArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {

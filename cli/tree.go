@@ -61,6 +61,14 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return usagef("unknown command %q%s", args[0], spelling.Hint(args[0], known))
 }
 
+// oneOfValid refuses a word that is none of the known ones.
+func oneOfValid(word string, known []string) error {
+	if slices.Contains(known, word) {
+		return nil
+	}
+	return usagef("%q is none of %s%s", word, strings.Join(known, ", "), spelling.Hint(word, known))
+}
+
 // unknownFlagHint adds the flag that may be meant.
 func unknownFlagHint(cmd *cobra.Command, err error) error {
 	unknown, ok := err.(*pflag.NotExistError) //nolint:errorlint // the library wraps none

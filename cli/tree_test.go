@@ -121,6 +121,7 @@ func uncompleted() map[string]string {
 		"audit show --field": past, "audit verify --field": past, "audit who --field": past, "audit rules --field": past, "audit replay --field": past,
 		"render --name": "is among what CLASS has, once that is there", "render --as": "likewise", "render --pod": "a cluster knows them", "render --context": "kubectl knows them",
 		"convert --store": "names something to be made", "convert --namespace": free,
+		"init class --name": "names something to be made", "init class --namespace": free, "init class --role": free, "init class --path": free,
 		"bundle encrypt --recipient": free, "bundle rekey --recipient": free,
 	}
 }
@@ -136,7 +137,11 @@ func TestCompletion(t *testing.T) {
 			if flag.Value.Type() == "bool" || flag.NoOptDefVal != "" || command.InheritedFlags().Lookup(flag.Name) != nil {
 				return
 			}
-			completes := completesSomething(t, append(slices.Clone(args), "--"+flag.Name, ""))
+			line := slices.Clone(args)
+			if command.Flag("config") != nil && flag.Name != "config" { // which names come out of
+				line = append(line, "--config", "../config/testdata/example.yaml")
+			}
+			completes := completesSomething(t, append(line, "--"+flag.Name, ""))
 			if completes == (reasons[place] != "") {
 				t.Errorf("keymount %s: completes: %v, reason against: %q", place, completes, reasons[place])
 			}

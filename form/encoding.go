@@ -21,9 +21,12 @@ const (
 	Hex Encoding = "hex"
 )
 
+// Encodings are the names of all encodings.
+func Encodings() []string { return []string{string(Base64), string(Hex)} }
+
 // ParseEncoding reads the name of an encoding.
 func ParseEncoding(text string) (Encoding, error) {
-	if err := oneOf(text, "encoding", []string{string(Base64), string(Hex)}); err != nil {
+	if err := oneOf(text, "encoding", Encodings()); err != nil {
 		return "", err
 	}
 	return Encoding(text), nil

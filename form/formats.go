@@ -37,10 +37,14 @@ const maxText = 4 << 20
 
 var errTooLong = fmt.Errorf("makes a text of more than %d bytes, which is more than the driver takes", maxText)
 
+// Formats are the names of all formats.
+func Formats() []string {
+	return []string{string(JSON), string(YAML), string(Dotenv), string(Properties)}
+}
+
 // ParseFormat reads the name of a format.
 func ParseFormat(text string) (Format, error) {
-	known := []string{string(JSON), string(YAML), string(Dotenv), string(Properties)}
-	if err := oneOf(text, "format", known); err != nil {
+	if err := oneOf(text, "format", Formats()); err != nil {
 		return "", err
 	}
 	return Format(text), nil
