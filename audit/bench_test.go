@@ -16,13 +16,13 @@ func ten(b *testing.B, pod, version string) *record.Mount {
 	b.Helper()
 	m := mounted(b, pod, version)
 	one := m.Reads[0]
-	m.Reads, m.Versions = nil, nil
+	m.Reads, m.Delivered = nil, nil
 	for i := range 10 {
 		one.Path = path(b, fmt.Sprint("secret/shop/db-", i))
 		one.Secret = &class.Secret{Store: "prod", Role: "shop", Path: one.Path}
 		one.Files = []string{fmt.Sprint("db/password-", i)}
 		m.Reads = append(m.Reads, one)
-		m.Versions = append(m.Versions, fmt.Sprintf("%043d", i))
+		m.Delivered = append(m.Delivered, record.File{Version: fmt.Sprintf("%043d", i)})
 	}
 	return m
 }

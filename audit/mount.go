@@ -154,8 +154,8 @@ func contentOf(m *record.Mount) (content [sha256.Size]byte) {
 		text = append(binary.AppendUvarint(text[:0], uint64(len(part))), part...)
 		h.Write(text)
 	}
-	for _, version := range m.Versions {
-		add(version)
+	for _, file := range m.Delivered {
+		add(file.Version)
 	}
 	for i := range m.Reads {
 		r := &m.Reads[i]

@@ -75,7 +75,7 @@ func mounted(tb testing.TB, pod, version string) *record.Mount {
 	db := path(tb, "shop/db")
 	return &record.Mount{
 		Pod: auth.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "api"}, Class: "app", Files: 1,
-		Versions: []string{"hash-of-" + version}, Began: time.Now(), Took: time.Millisecond, Code: codes.OK,
+		Delivered: []record.File{{Path: "f", Version: "hash-of-" + version}}, Began: time.Now(), Took: time.Millisecond, Code: codes.OK,
 		Reads: []record.Read{{
 			Secret:   &class.Secret{Store: "prod", Role: "shop", Path: db},
 			Identity: &auth.Identity{Namespace: "shop", ServiceAccount: "api", ServiceAccountUID: "uid-of-api", Audience: "vault", TokenID: "jti-1"},

@@ -269,8 +269,8 @@ func (p *Provider) answer(ctx context.Context, m *record.Mount, all *reads) (*v1
 	}
 	m.Files, m.Warnings = len(files), append(m.Warnings, warnings(files)...)
 	files = atLeastOne(files)
-	m.Versions = p.versions.of(m.Pod, files)
-	return respond(files, m.Versions)
+	m.Delivered = p.versions.of(m.Pod, files)
+	return respond(files, m.Delivered)
 }
 
 // withDeadline ends the work after limit, or earlier if the caller would stop waiting: the

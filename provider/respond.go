@@ -12,6 +12,7 @@ import (
 
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/record"
 )
 
 // ErrTooLarge is the error of files beyond one answer to the driver.
@@ -45,13 +46,13 @@ func atLeastOne(files []File) []File {
 }
 
 // respond puts files and their versions together, all of them or an error.
-func respond(files []File, versions []string) (*v1alpha1.MountResponse, error) {
+func respond(files []File, versioned []record.File) (*v1alpha1.MountResponse, error) {
 	made, named := make([]v1alpha1.File, len(files)), make([]v1alpha1.ObjectVersion, len(files))
 	m := v1alpha1.MountResponse{Files: make([]*v1alpha1.File, len(files)), ObjectVersion: make([]*v1alpha1.ObjectVersion, len(files))}
 	for i := range files {
 		f := &files[i]
 		made[i] = v1alpha1.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
-		named[i] = v1alpha1.ObjectVersion{Id: f.Path, Version: versions[i]}
+		named[i] = v1alpha1.ObjectVersion{Id: f.Path, Version: versioned[i].Version}
 		m.Files[i], m.ObjectVersion[i] = &made[i], &named[i]
 	}
 	if size := proto.Size(&m); size > maxResponse {

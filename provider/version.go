@@ -12,6 +12,7 @@ import (
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/internal/regular"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/record"
 )
 
 // minVersionKey is the length of SHA-256's output: a shorter key is the weakest part.
@@ -25,9 +26,9 @@ const maxVersionKey = 64 << 10
 // identities hold the same secret.
 type versioner struct{ key secret.Bytes }
 
-// of has for each file base64url(HMAC-SHA256(key, namespace, service account, store, file,
+// of gives each file its version, base64url(HMAC-SHA256(key, namespace, service account, store, file,
 // bytes)), each part behind its length: no two lists of parts look alike.
-func (v versioner) of(pod auth.Pod, files []File) []string {
+func (v versioner) of(pod auth.Pod, files []File) []record.File {
 	mac := hmac.New(sha256.New, v.key.Reveal())
 	each := base64.RawURLEncoding.EncodedLen(sha256.Size)
 	head, sum, text := make([]byte, 0, 256), make([]byte, 0, sha256.Size), make([]byte, each)
@@ -43,11 +44,11 @@ func (v versioner) of(pod auth.Pod, files []File) []string {
 		base64.RawURLEncoding.Encode(text, sum)
 		all.Write(text)
 	}
-	versions := make([]string, len(files))
-	for i := range versions {
-		versions[i] = all.String()[i*each : (i+1)*each]
+	versioned := make([]record.File, len(files))
+	for i := range versioned {
+		versioned[i] = record.File{Path: files[i].Path, Version: all.String()[i*each : (i+1)*each]}
 	}
-	return versions
+	return versioned
 }
 
 // appendParts puts each part behind its length: two different lists of parts make two

@@ -34,9 +34,9 @@ type Mount struct {
 	Reads []Read
 	// Files is the number of files made of the secrets; 0 where none were made.
 	Files int
-	// Versions are those of the files, as the driver gets them: keyed hashes that change with
-	// path or content. Empty where there are no files.
-	Versions []string
+	// Delivered are the files of the answer with their versions, as the driver gets them: keyed
+	// hashes that change with path or content. Empty where there are none.
+	Delivered []File
 	// Warnings are for the pod's owner: of the class, of the stores, and of the files.
 	Warnings []string
 	// Began is when the call arrived.
@@ -56,6 +56,9 @@ type Mount struct {
 	// nil for none.
 	Bug error
 }
+
+// File is one file of an answer.
+type File struct{ Path, Version string }
 
 // Warning is all Warnings as one text, empty for none. It fits, see [Fit].
 func (m *Mount) Warning() string { return Fit(strings.Join(m.Warnings, "; ")) }

@@ -47,6 +47,9 @@ type Error struct {
 	// Uncertain says of an Unavailable that the store may have carried out the request, such
 	// as making a credential: another try may make a second one.
 	Uncertain bool
+	// Lasting says of an Unavailable that another try in the same mount has no answer either,
+	// such as with a certificate that is not trusted.
+	Lasting bool
 	// Cause is the error beneath, for errors.Is; its text follows Said. nil for none.
 	Cause error
 }

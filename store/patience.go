@@ -15,7 +15,7 @@ const (
 // Patiently calls f again while a store is unavailable, with a growing and jittered pause or
 // the one requested by the store, and at once when it answers again, until ctx ends. Then the
 // last cause is the error. The driver must never see "try again": see promise 1 in
-// docs/architecture.md. An Uncertain request is not repeated.
+// docs/architecture.md. An Uncertain request is not repeated, nor one whose failure is Lasting.
 func Patiently[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	pause := retryFirst
 	var cause error // of the attempt before
@@ -25,7 +25,7 @@ func Patiently[T any](ctx context.Context, f func() (T, error)) (T, error) {
 			return value, cause // the last attempt was cut off and says nothing
 		}
 		e, _ := errors.AsType[*Error](err)
-		if !errors.Is(err, Unavailable) || e != nil && e.Uncertain {
+		if !errors.Is(err, Unavailable) || e != nil && (e.Uncertain || e.Lasting) {
 			return value, err
 		}
 		least := pause/2 + rand.N(pause/2) //nolint:gosec // a jitter needs no unguessable numbers

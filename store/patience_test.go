@@ -38,6 +38,19 @@ func TestRetryUntilAnAnswer(t *testing.T) {
 	})
 }
 
+// What no other try mends is the answer at once.
+func TestNoRetryOfWhatLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, start := newShop(), time.Now()
+		lasting := store.Unavailable.Errorf("its certificate is not trusted")
+		lasting.Lasting = true
+		memory.Behave(failing(1, lasting, memory))
+		if _, err := patiently(t.Context(), memory, shopDB(t)); !errors.Is(err, store.Unavailable) || memory.Reads() != 1 || time.Since(start) != 0 {
+			t.Errorf("%v after %d reads and %v", err, memory.Reads(), time.Since(start))
+		}
+	})
+}
+
 func TestRetryEndsWithTheLastCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)

@@ -49,6 +49,7 @@ type breaker struct {
 	since    time.Time // of the first of them
 	open     bool
 	cause    string        // of the last probe, while open
+	lasting  bool          // see [store.Error], while open
 	pause    time.Duration // of the last probe, while open
 	next     time.Time     // no probe before
 	probing  bool
@@ -146,7 +147,7 @@ func (b *breaker) dueLocked(now time.Time) bool {
 func (b *breaker) shutLocked(now time.Time) *shut {
 	e := store.Unavailable.Errorf("%s (out of reach since %s)", b.cause, b.since.UTC().Format(time.RFC3339))
 	e.RetryAfter = max(0, b.next.Sub(now)) // until the next probe; zero during one
-	e.Back = b.back.next()
+	e.Back, e.Lasting = b.back.next(), b.lasting
 	return &shut{e}
 }
 
@@ -187,7 +188,7 @@ func (b *breaker) probed(ctx context.Context, s *silence, began, now time.Time) 
 	wasOpen := b.open
 	b.probing = false
 	if s != nil && b.silences > 0 { // no request got an answer meanwhile
-		b.openLocked(s.cause, began, now)
+		b.openLocked(s, began, now)
 	}
 	opens := b.open && !wasOpen
 	b.mu.Unlock()
@@ -197,13 +198,13 @@ func (b *breaker) probed(ctx context.Context, s *silence, began, now time.Time) 
 	}
 }
 
-func (b *breaker) openLocked(cause string, began, now time.Time) {
+func (b *breaker) openLocked(s *silence, began, now time.Time) {
 	if b.open {
 		b.pause = min(2*b.pause, pauseMost)
 	} else {
 		b.pause = pauseFirst
 	}
-	b.open, b.cause = true, cause
+	b.open, b.cause, b.lasting = true, s.cause, s.failure.Lasting
 	pause := max(b.pause-now.Sub(began), pauseLeast)
 	b.next = now.Add(pause - rand.N(pause/4)) //nolint:gosec // a jitter needs no unguessable numbers
 }
@@ -317,7 +318,7 @@ func together(failures []error) error {
 	if len(failures) == 1 {
 		return failures[0]
 	}
-	all := &store.Error{Reason: store.Unavailable, Cause: failures[0]}
+	all := &store.Error{Reason: store.Unavailable, Cause: failures[0], Lasting: true}
 	pause, asked := pauseMost, false
 	for n, failure := range failures {
 		if n > 0 {
@@ -330,7 +331,7 @@ func together(failures []error) error {
 			asked = true
 			all.RetryAfter = max(all.RetryAfter, e.RetryAfter)
 		}
-		all.Uncertain = all.Uncertain || e.Uncertain
+		all.Uncertain, all.Lasting = all.Uncertain || e.Uncertain, all.Lasting && e.Lasting
 		all.Back = cmp.Or(all.Back, e.Back) // one for all addresses
 	}
 	if !asked {

@@ -316,7 +316,9 @@ func (c *Conn) request(ctx context.Context, i int, r Request) (*http.Request, er
 }
 
 func (c *Conn) unreachable(i int, err error, r Request, uncertain bool) error {
-	return newSilence(uncertain, c.bases[i].Host+": "+r.words().clean(reason(err)), reasons{}, err)
+	s := newSilence(uncertain, c.bases[i].Host+": "+r.words().clean(reason(err)), reasons{}, err)
+	s.failure.Lasting = isMistrust(err)
+	return s
 }
 
 // reason is the failure of a connection, without the URL of the request.

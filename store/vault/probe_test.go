@@ -111,6 +111,39 @@ func TestProbeOfCertificates(t *testing.T) {
 	}
 }
 
+// A request ends at once where no other try can bring more, also while the address is out of
+// reach for it; one address that may come back is reason to try again.
+func TestMistrustIsLasting(t *testing.T) {
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	folder := t.TempDir()
+	put(t, filepath.Join(folder, "first.pem"), first.pem(), 0)
+	put(t, filepath.Join(folder, "second.pem"), second.pem(), 0)
+	s := startTLS(t, &tls.Config{Certificates: []tls.Certificate{first.issue(t)}, MinVersion: tls.VersionTLS12})
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for name, test := range map[string]struct {
+		addresses      []string
+		ca, serverName string
+		lasting        bool
+	}{
+		"another authority":   {[]string{s.URL}, "second.pem", "", true},
+		"by another name":     {[]string{s.URL}, "first.pem", "vault.example", true},
+		"gone":                {[]string{gone.URL}, "first.pem", "", false},
+		"one gone, one wrong": {[]string{gone.URL, s.URL}, "second.pem", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := newConn(t, vault.Options{Addresses: test.addresses, CAFile: filepath.Join(folder, test.ca), ServerName: test.serverName})
+			for try := range 5 { // the last of them stopped by the breaker
+				_, err := conn.Do(t.Context(), vault.Request{Method: http.MethodGet, Path: "secret/data/shop"})
+				e, ok := errors.AsType[*store.Error](err)
+				if !ok || e.Reason != store.Unavailable || e.Lasting != test.lasting {
+					t.Errorf("try %d: %v, lasting %v, want %v", try, err, ok && e.Lasting, test.lasting)
+				}
+			}
+		})
+	}
+}
+
 // Files that cannot be used any more leave the connections as they are: the probe says
 // so, until they are mended.
 func TestProbeOfFilesThatChange(t *testing.T) {
