@@ -56,7 +56,7 @@ func allowedImports() map[string][]string {
 		"convert":            {"access", "class", "manifest", "store", "store/kind", "store/vault", "internal/spelling"},
 		"record":             {"auth", "access", "class", "store"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
-		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain"},
+		"observe":            {"audit", "record", "auth", "login", "store", "store/keep", "store/kind", "class", "internal/secret", "internal/contain", "internal/lru"},
 		"provider": {
 			"record", "auth", "access", "login", "store", "store/keep", "class", "certificate", "form",
 			"internal/secret", "internal/contain", "internal/lru", "internal/regular", "internal/room", "internal/socket", "internal/spelling", "internal/turns",

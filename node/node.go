@@ -132,6 +132,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		return all, err
 	}
 	folder.Restore(ctx)
+	lines := observe.NewLog(o.Log)
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       o.Version,
 		Backends:      backends,
@@ -139,14 +140,14 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
-		Recorders:     recorders(trail, events, metrics, rotation, o.Log),
+		Recorders:     recorders(trail, events, metrics, rotation, lines),
 		Mounting:      metrics.Mounting,
 		Ready:         readiness.ready,
 	}), o.Log)
 	if err != nil {
 		return all, err
 	}
-	all = parts{serving: append(watching, returnMemory, server.Run), background: append(keeping, writing...)}
+	all = parts{serving: append(watching, returnMemory, lines.Run, server.Run), background: append(keeping, writing...)}
 	if metrics == nil {
 		return all, nil
 	}
@@ -181,10 +182,10 @@ func openEvents(c *config.Config, o Options) (observe.EventWriter, []part, error
 
 // recorders hear of mounts: the trail first, whose failure is the mount's, and the log last,
 // whose line has the code that the driver gets.
-func recorders(trail *audit.Trail, events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
+func recorders(trail *audit.Trail, events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, lines *observe.Log) []provider.Recorder {
 	all := []provider.Recorder{trail}
 	if events != nil {
 		all = append(all, observe.Tell(events))
 	}
-	return append(all, metrics, rotation, observe.NewLog(log))
+	return append(all, metrics, rotation, lines)
 }

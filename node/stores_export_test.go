@@ -52,7 +52,7 @@ func OpenPlayedIn(folder *state.Folder, c *config.Config, layers kind.Layers, lo
 
 // Recorders are those of a node, in their order.
 func Recorders(events observe.EventWriter, metrics *observe.Metrics, rotation *observe.Rotation, log *slog.Logger) []provider.Recorder {
-	return recorders(nil, events, metrics, rotation, log)
+	return recorders(nil, events, metrics, rotation, observe.NewLog(log))
 }
 
 // RunParts runs a server and background work, as Run does.

@@ -314,8 +314,8 @@ func (silent) Normal(auth.Pod, string, string, string)  {}
 func TestRecorders(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	for want, got := range map[string][]provider.Recorder{
-		"[*audit.Trail *observe.Events *observe.Metrics *observe.Rotation observe.Log]": node.Recorders(silent{}, observe.NewMetrics("", ""), &observe.Rotation{}, log),
-		"[*audit.Trail *observe.Metrics *observe.Rotation observe.Log]":                 node.Recorders(nil, nil, &observe.Rotation{}, log),
+		"[*audit.Trail *observe.Events *observe.Metrics *observe.Rotation *observe.Log]": node.Recorders(silent{}, observe.NewMetrics("", ""), &observe.Rotation{}, log),
+		"[*audit.Trail *observe.Metrics *observe.Rotation *observe.Log]":                 node.Recorders(nil, nil, &observe.Rotation{}, log),
 	} {
 		types := make([]string, len(got))
 		for i, r := range got {

@@ -401,16 +401,18 @@ func TestOneLogLinePerMount(t *testing.T) {
 		}
 		delete(entry, "time")
 		delete(entry, "took_ms")
+		delete(entry, "pod_uid")
 		got = append(got, entry)
 	}
 	want := []map[string]any{
-		{"level": "INFO", "msg": "call", "rpc": "Mount", "namespace": "shop", "pod": "api-0", "service_account": "api", "class": "app", "files": 1.0, "reads": 1.0, "code": "OK"},
+		{"level": "INFO", "msg": "call", "rpc": "Mount", "namespace": "shop", "pod": "api-0", "service_account": "api", "class": "app", "files": 1.0, "reads": 1.0, "first": true, "code": "OK"},
 		{ //nolint:gosec // G101: the name of a secret
 			"level": "DEBUG", "msg": "denied by the rules", "namespace": "blog", "pod": "web-0", "service_account": "web", "class": "app",
 			"secret": `secret "shop/db" of store "default"`, "rule": "access[0]", "list": "paths",
 		},
 		{
 			"level": "WARN", "msg": "call", "rpc": "Mount", "namespace": "blog", "pod": "web-0", "service_account": "web", "class": "app", "code": "PermissionDenied",
+			"store": "default", "cause": "no_rule",
 			"error": `objects[0]: not allowed: service account blog/web may not read "shop/db" of store "default"; no rule under access of that store in keymount.yaml allows it`,
 		},
 	}

@@ -255,6 +255,7 @@ func (s *suite) values(t *testing.T) string {
 		})
 	}
 	config["stores"] = stores
+	values["logLevel"] = "debug" // a line for each mount, which the tests count
 	config["limits"] = map[string]any{"mountDeadline": mountDeadline.String()}
 	s.place(t, values)
 	if data, err = yaml.Marshal(values); err != nil {

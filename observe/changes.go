@@ -1,0 +1,141 @@
+package observe
+
+import (
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/lru"
+	"github.com/keymount/keymount/record"
+)
+
+// maxRemembered bounds the memory of what volumes have, in bytes: 110 volumes of a thousand
+// files take 3 MiB. A volume beyond it is taken for a new one.
+const maxRemembered = 4 << 20
+
+// changes remember what each volume has, so that a change is told from a repetition. They are
+// safe for concurrent use.
+type changes struct {
+	mu      sync.Mutex
+	seed    maphash.Seed
+	volumes *lru.Cache[volume, had]
+}
+
+// had is what a volume has after its last mount.
+type had struct {
+	files   []seen            // in order; nil before the first
+	stale   map[string]string // why old values stand in, by store; nil for none
+	warning string            // without any stale value
+	failing bool
+}
+
+// change is what a mount brought.
+type change struct {
+	first     bool              // of the volume that is remembered
+	recovered bool              // the mount before had failed
+	files     []string          // that are new or have changed
+	removed   int               // how many are gone
+	stale     map[string]string // as in had, where other stores give no answer than before; not nil for none
+	warned    bool              // of something else than before
+}
+
+// none tells a mount that brought nothing.
+func (c change) none() bool {
+	return !c.first && !c.recovered && len(c.files) == 0 && c.removed == 0 && c.stale == nil && !c.warned
+}
+
+func newChanges() *changes {
+	return &changes{seed: maphash.MakeSeed(), volumes: lru.New[volume, had](maxServed, maxRemembered)}
+}
+
+// note remembers a mount, and tells what it changed. A failed one changes nothing of what the
+// volume has.
+func (c *changes) note(m *record.Mount) change {
+	key := volume{m.Pod.UID, class.Shorten(m.Class)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, known := c.volumes.Get(key)
+	after := before
+	if after.failing = m.Code != codes.OK; after.failing {
+		c.add(key, after)
+		return change{first: !known}
+	}
+	after.files = c.hashes(m.Delivered)
+	news := change{first: !known || before.files == nil, recovered: before.failing}
+	if !news.first {
+		news.files, news.removed = between(before.files, after.files, m.Delivered)
+	}
+	if after.stale = staleIn(m); !sameKeys(before.stale, after.stale) {
+		news.stale = maps.Clone(after.stale)
+		if news.stale == nil {
+			news.stale = map[string]string{}
+		}
+	}
+	if after.stale == nil { // or else the warning is about that, too
+		after.warning = m.Warning()
+		news.warned = after.warning != before.warning && after.warning != ""
+	}
+	c.add(key, after)
+	return news
+}
+
+func (c *changes) add(key volume, h had) {
+	const own, text = 256, 64
+	held := own + 16*len(h.files) + len(h.warning) + len(key.pod) + len(key.class)
+	for store, cause := range h.stale {
+		held += text + len(store) + len(cause)
+	}
+	c.volumes.Add(key, h, int64(held))
+}
+
+// seen is a file as hashes, which tell two apart and betray neither.
+type seen struct{ path, version uint64 }
+
+func (c *changes) hashes(files []record.File) []seen {
+	all := make([]seen, len(files))
+	for i, f := range files {
+		all[i] = seen{maphash.String(c.seed, f.Path), maphash.String(c.seed, f.Version)}
+	}
+	return all
+}
+
+// between finds the files that are new or have changed, and how many are gone.
+func between(before, after []seen, files []record.File) (changed []string, removed int) {
+	if slices.Equal(before, after) {
+		return nil, 0
+	}
+	versions := make(map[uint64]uint64, len(before))
+	for _, one := range before {
+		versions[one.path] = one.version
+	}
+	for i, one := range after {
+		if version, known := versions[one.path]; !known || version != one.version {
+			changed = append(changed, files[i].Path)
+		}
+		delete(versions, one.path)
+	}
+	return changed, len(versions)
+}
+
+// sameKeys leaves out the causes, which have times in them.
+func sameKeys(a, b map[string]string) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(slices.Collect(maps.Keys(a)), func(key string) bool { _, ok := b[key]; return !ok })
+}
+
+// staleIn is why old values are among what a mount delivers, by store; nil where none is.
+func staleIn(m *record.Mount) map[string]string {
+	var stale map[string]string
+	for i := range m.Reads {
+		if r := &m.Reads[i]; r.Source == record.Stale {
+			if stale == nil {
+				stale = map[string]string{}
+			}
+			stale[r.Secret.Store] = r.Cause
+		}
+	}
+	return stale
+}
