@@ -248,6 +248,22 @@ func (s *Sessions) evictLocked() {
 // idleAfter is longer where the driver mounts less often, as Spare says.
 func (s *Sessions) idleAfter() time.Duration { return max(idleAfter, s.Spare) }
 
+// Live is how many logins there are, and the next end of one, zero where none has an end.
+func (s *Sessions) Live() (count int, next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.sessions {
+		if one.current == nil {
+			continue
+		}
+		count++
+		if ends := one.current.Expires; !ends.IsZero() && (next.IsZero() || ends.Before(next)) {
+			next = ends
+		}
+	}
+	return count, next
+}
+
 // Vouch says that a pod of this identity was mounted from memory: its login is in use, and
 // may be renewed. It never logs in.
 func (s *Sessions) Vouch(identity auth.Identity, role string) {

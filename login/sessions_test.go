@@ -534,3 +534,29 @@ func TestLoginsAreBoundedByNamespace(t *testing.T) {
 		}
 	}
 }
+
+// Logins in use are counted, and the first to end is known.
+func TestLiveLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		method := &logins{life: time.Hour}
+		s := login.NewSessions(method, false, time.Now)
+		if count, next := s.Live(); count != 0 || !next.IsZero() {
+			t.Errorf("before: %d, %s", count, next)
+		}
+		began := time.Now()
+		for _, role := range []string{"shop", "admin", "shop"} {
+			if _, err := s.Open(t.Context(), who(), secret.New([]byte("token")), role); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if count, next := s.Live(); count != 2 || !next.Equal(began.Add(time.Hour)) {
+			t.Errorf("%d logins until %s, want 2 until %s", count, next, began.Add(time.Hour))
+		}
+		method.err = store.Denied.Errorf("no")
+		_, _ = s.Open(t.Context(), who(), secret.New([]byte("token")), "unbound")
+		if count, _ := s.Live(); count != 2 {
+			t.Errorf("%d with a refused one", count)
+		}
+	})
+}

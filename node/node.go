@@ -25,6 +25,9 @@ import (
 	"github.com/keymount/keymount/state"
 )
 
+// goneAfter is how long, beyond the driver's interval, a volume without a mount counts as one.
+const goneAfter = 10 * time.Minute
+
 // Options are the settings from outside keymount.yaml.
 type Options struct {
 	// Node is this node's name at the API server. Without it, tokens that name a node are
@@ -115,7 +118,8 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	}
 	metrics := newMetrics(c, o)
 	metrics.MeasureTrail(trail)
-	events, writing, err := openEvents(c, o)
+	metrics.MeasureConfig(c.Source.SHA256)
+	events, writing, err := openEvents(c, o, metrics)
 	if err != nil {
 		return all, err
 	}
@@ -133,6 +137,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	}
 	folder.Restore(ctx)
 	lines := observe.NewLog(o.Log)
+	metrics.MeasureVolumes(func() observe.States { return lines.Volumes(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter)) })
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       o.Version,
 		Backends:      backends,
@@ -168,7 +173,7 @@ func newMetrics(c *config.Config, o Options) *observe.Metrics {
 }
 
 // openEvents writes events onto pods, if the operator wants them.
-func openEvents(c *config.Config, o Options) (observe.EventWriter, []part, error) {
+func openEvents(c *config.Config, o Options, metrics *observe.Metrics) (observe.EventWriter, []part, error) {
 	if !c.Events {
 		return nil, nil, nil
 	}
@@ -176,6 +181,7 @@ func openEvents(c *config.Config, o Options) (observe.EventWriter, []part, error
 	if err != nil {
 		return nil, nil, err
 	}
+	metrics.MeasureEvents(events.Dropped)
 	run := func(ctx context.Context) error { events.Run(ctx, o.Log); return nil }
 	return events, []part{run}, nil
 }

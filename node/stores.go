@@ -100,7 +100,13 @@ func (b builder) backend(s config.Store, layers kind.Layers, now func() time.Tim
 		l.persist(sessions, nil)
 		return backend, parts
 	}
-	kept := l.keep(queue.Limit(opened, requestsAtOnce), sessions)
+	places := queue.New(requestsAtOnce)
+	kept := l.keep(places.Before(opened), sessions)
+	sources := observe.Sources{Ends: kept.Ends, Waiting: places.Waiting}
+	if sessions != nil {
+		sources.Logins = sessions.Live
+	}
+	b.metrics.MeasureStore(s.Name, sources)
 	backend.Store = kept
 	l.persist(sessions, kept)
 	return backend, append(parts, kept.Run)

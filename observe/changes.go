@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -27,6 +28,7 @@ type changes struct {
 
 // had is what a volume has after its last mount.
 type had struct {
+	asked   time.Time         // the last mount
 	files   []seen            // in order; nil before the first
 	stale   map[string]string // why old values stand in, by store; nil for none
 	warning string            // without any stale value
@@ -60,6 +62,7 @@ func (c *changes) note(m *record.Mount) change {
 	defer c.mu.Unlock()
 	before, known := c.volumes.Get(key)
 	after := before
+	after.asked = m.Began
 	if after.failing = m.Code != codes.OK; after.failing {
 		c.add(key, after)
 		return change{first: !known}
@@ -81,6 +84,29 @@ func (c *changes) note(m *record.Mount) change {
 	}
 	c.add(key, after)
 	return news
+}
+
+// States are the numbers of volumes, by what came of their last mounts.
+type States struct{ Fresh, Stale, Failing int }
+
+// states leaves out the volumes without a mount since a time: their pods are gone.
+func (c *changes) states(since time.Time) (s States) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.volumes.RemoveFunc(func(_ volume, h had) bool {
+		switch {
+		case h.asked.Before(since):
+			return true
+		case h.failing:
+			s.Failing++
+		case h.stale != nil:
+			s.Stale++
+		default:
+			s.Fresh++
+		}
+		return false
+	})
+	return s
 }
 
 func (c *changes) add(key volume, h had) {

@@ -43,6 +43,10 @@ type counts struct{ mounts, first, changed, failed atomic.Int64 }
 // NewLog makes a Log of the lines of log.
 func NewLog(log *slog.Logger) *Log { return &Log{log: log, changes: newChanges()} }
 
+// Volumes are the volumes with a mount since a time. Those without are forgotten, and would
+// be new ones.
+func (l *Log) Volumes(since time.Time) States { return l.changes.states(since) }
+
 // Run writes the line a minute, until ctx ends; after a minute without a mount there is none.
 func (l *Log) Run(ctx context.Context) error {
 	tick := time.NewTicker(tellEvery)

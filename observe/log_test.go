@@ -193,3 +193,38 @@ func TestLogOfAnIdleNode(t *testing.T) {
 		}
 	})
 }
+
+// Volumes are counted by what came of their last mounts; one without a mount is gone.
+func TestStatesOfVolumes(t *testing.T) {
+	log := observe.NewLog(slog.New(slog.DiscardHandler))
+	began := time.Now()
+	path, err := store.ParsePath("shop/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &class.Secret{Store: "prod", Path: path}
+	mount := func(name string, at time.Time, change func(*record.Mount)) {
+		m := &record.Mount{Pod: pod("shop", "api"), Class: name, Began: at, Files: 1, Delivered: []record.File{{Path: "a", Version: "1"}}}
+		change(m)
+		if err := log.Record(t.Context(), m); err != nil {
+			t.Error(err)
+		}
+	}
+	good := func(*record.Mount) {}
+	failed := func(m *record.Mount) { m.Code, m.Err = codes.NotFound, store.NotFound.Errorf("none") }
+	stale := func(m *record.Mount) { m.Reads = []record.Read{{Secret: secret, Source: record.Stale, Cause: "gone"}} }
+	mount("old", began.Add(-time.Hour), good)
+	mount("good", began, good)
+	mount("failed", began, good)
+	mount("failed", began, failed)
+	mount("new and failed", began, failed)
+	mount("stale", began, stale)
+	if diff := cmp.Diff(observe.States{Fresh: 1, Stale: 1, Failing: 2}, log.Volumes(began.Add(-time.Minute))); diff != "" {
+		t.Error(diff)
+	}
+	mount("failed", began, good)
+	mount("stale", began, good)
+	if diff := cmp.Diff(observe.States{Fresh: 3, Failing: 1}, log.Volumes(began.Add(-time.Minute))); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -45,6 +45,7 @@ const (
 type Metrics struct {
 	registry    *prometheus.Registry
 	mounts      *prometheus.CounterVec
+	phases      *prometheus.CounterVec
 	duration    prometheus.Histogram
 	inFlight    prometheus.Gauge
 	reads       *prometheus.CounterVec
@@ -58,6 +59,8 @@ type Metrics struct {
 	probes      *prometheus.GaugeVec
 	loads       *prometheus.CounterVec
 	loaded      *prometheus.GaugeVec
+	up          *prometheus.GaugeVec
+	success     *prometheus.GaugeVec
 	ready       func() bool // nil is always
 }
 
@@ -67,6 +70,8 @@ func NewMetrics(version, revision string) *Metrics {
 		registry: prometheus.NewRegistry(),
 		mounts: counters("keymount_mounts_total",
 			"Mount calls that were answered, by the gRPC code of the answer.", "code"),
+		phases: counters("keymount_store_mounts_total",
+			"Mount calls that wanted secrets of a store, by the gRPC code of the answer and by phase: first, while the pod cannot start, or rotation.", "store", "phase", "code"),
 		duration: prometheus.NewHistogram(durations("keymount_mount_duration_seconds",
 			"How long Mount calls took.")),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -91,6 +96,12 @@ func NewMetrics(version, revision string) *Metrics {
 		probes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "keymount_store_probe", Help: "1 for what came last of asking a store without a pod, 0 for what did not.",
 		}, []string{"store", "result"}),
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keymount_store_up", Help: "1 while a store answers, whatever it says, 0 since a request or probe without an answer.",
+		}, []string{"store"}),
+		success: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keymount_store_last_success_timestamp_seconds", Help: "When a store last did what it was asked for, in seconds since 1970; 0 before.",
+		}, []string{"store"}),
 		loads: counters("keymount_bundle_loads_total",
 			"Loads of a bundle at the start and when it or its identity changed, by what came of them.", "store", "result"),
 		loaded: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -103,14 +114,17 @@ func NewMetrics(version, revision string) *Metrics {
 	})
 	info.Set(1)
 	m.registry.MustRegister(m.mounts, m.duration, m.inFlight, m.reads, m.reading, m.logins,
-		m.leases, m.renewals, m.revocations, m.standIns, m.unattended, m.probes, m.loads, m.loaded, info,
+		m.leases, m.renewals, m.revocations, m.standIns, m.unattended, m.probes, m.phases, m.up, m.success, m.loads, m.loaded, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, code := range []codes.Code{
-		codes.OK, codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound, codes.FailedPrecondition, codes.Internal,
-	} {
+	for _, code := range finalCodes() {
 		m.mounts.WithLabelValues(code.String()) // a rate sees the first failure only when there was a zero before
 	}
 	return m
+}
+
+// finalCodes are those that a mount is answered with.
+func finalCodes() []codes.Code {
+	return []codes.Code{codes.OK, codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound, codes.FailedPrecondition, codes.Internal}
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {
@@ -140,6 +154,7 @@ func (m *Metrics) Record(_ context.Context, mount *record.Mount) error {
 	}
 	m.mounts.WithLabelValues(mount.Code.String()).Inc()
 	m.duration.Observe(mount.Took.Seconds())
+	m.recordPhase(mount)
 	if mount.Code != codes.OK {
 		return nil // nothing was delivered
 	}
@@ -165,6 +180,7 @@ func (m *Metrics) Count(name string, layers kind.Layers) kind.Layers {
 		return layers
 	}
 	zero(m.reads, name)
+	m.unasked(name)
 	m.standIns.WithLabelValues(name)
 	m.unattended.WithLabelValues(name)
 	m.reading.WithLabelValues(name)
@@ -265,6 +281,7 @@ type countedStore struct {
 func (s countedStore) Read(ctx context.Context, caller store.Caller, ref store.Ref) (value store.Value, err error) {
 	began, result := time.Now(), resultBug // unless Read returns
 	defer func() {
+		s.metrics.answered(s.name, result)
 		s.metrics.reads.WithLabelValues(s.name, result).Inc()
 		s.metrics.reading.WithLabelValues(s.name).Observe(time.Since(began).Seconds())
 	}()
@@ -287,6 +304,7 @@ func (r countedRecaller) Recall(caller store.Caller, ref store.Ref) (store.Value
 	began := time.Now()
 	value, known := r.Recaller.Recall(caller, ref)
 	if known {
+		r.metrics.answered(r.name, resultOK)
 		r.metrics.reads.WithLabelValues(r.name, resultOK).Inc()
 		r.metrics.reading.WithLabelValues(r.name).Observe(time.Since(began).Seconds())
 	}
@@ -304,6 +322,7 @@ type countedResolver struct {
 func (r countedResolver) Resolve(ctx context.Context, caller store.Caller, ref store.Ref) (store.Resolved, error) {
 	began, result := time.Now(), resultBug // unless Resolve returns
 	defer func() {
+		r.metrics.answered(r.name, result)
 		if result != resultOK {
 			r.metrics.reads.WithLabelValues(r.name, result).Inc()
 			r.metrics.reading.WithLabelValues(r.name).Observe(time.Since(began).Seconds())
@@ -327,7 +346,7 @@ type countedLeaser struct {
 
 // Renew implements [store.Leaser].
 func (l countedLeaser) Renew(ctx context.Context, caller store.Caller, lease store.Lease) (renewed store.Lease, err error) {
-	tally(l.metrics.renewals, []string{l.name, ofLease}, func() error {
+	l.metrics.tally(l.metrics.renewals, []string{l.name, ofLease}, func() error {
 		renewed, err = l.Leaser.Renew(ctx, caller, lease)
 		return err
 	})
@@ -336,7 +355,7 @@ func (l countedLeaser) Renew(ctx context.Context, caller store.Caller, lease sto
 
 // Revoke implements [store.Leaser].
 func (l countedLeaser) Revoke(ctx context.Context, caller store.Caller, lease store.Lease) (err error) {
-	tally(l.metrics.revocations, []string{l.name, ofLease}, func() error {
+	l.metrics.tally(l.metrics.revocations, []string{l.name, ofLease}, func() error {
 		err = l.Leaser.Revoke(ctx, caller, lease)
 		return err
 	})
@@ -350,7 +369,7 @@ type countedMethod struct {
 }
 
 func (c countedMethod) Login(ctx context.Context, identity auth.Identity, token secret.Bytes, role string) (l login.Login, err error) {
-	tally(c.metrics.logins, []string{c.store}, func() error {
+	c.metrics.tally(c.metrics.logins, []string{c.store}, func() error {
 		l, err = c.method.Login(ctx, identity, token, role)
 		return err
 	})
@@ -364,7 +383,7 @@ type countedRenewer struct {
 
 // Renew implements [login.Renewer].
 func (c countedRenewer) Renew(ctx context.Context, identity auth.Identity, l login.Login) (renewed login.Login, err error) {
-	tally(c.metrics.renewals, []string{c.store, ofLogin}, func() error {
+	c.metrics.tally(c.metrics.renewals, []string{c.store, ofLogin}, func() error {
 		renewed, err = c.renewer.Renew(ctx, identity, l)
 		return err
 	})
@@ -373,24 +392,28 @@ func (c countedRenewer) Renew(ctx context.Context, identity auth.Identity, l log
 
 // Revoke implements [login.Renewer].
 func (c countedRenewer) Revoke(ctx context.Context, identity auth.Identity, l login.Login) (err error) {
-	tally(c.metrics.revocations, []string{c.store, ofLogin}, func() error {
+	c.metrics.tally(c.metrics.revocations, []string{c.store, ofLogin}, func() error {
 		err = c.renewer.Revoke(ctx, identity, l)
 		return err
 	})
 	return err
 }
 
-// tally counts the result of ask.
-func tally(counter *prometheus.CounterVec, labels []string, ask func() error) {
+// tally counts the result of ask. The first of the labels is the store.
+func (m *Metrics) tally(counter *prometheus.CounterVec, labels []string, ask func() error) {
 	result := resultBug // unless ask returns
-	defer func() { counter.WithLabelValues(slices.Concat(labels, []string{result})...).Inc() }()
+	defer func() {
+		m.answered(labels[0], result)
+		counter.WithLabelValues(slices.Concat(labels, []string{result})...).Inc()
+	}()
 	result = resultOf(ask())
 }
 
 // The results of asking a store, beside its kinds of error.
 const (
-	resultOK  = "ok"
-	resultBug = "bug"
+	resultOK     = "ok"
+	resultBug    = "bug"
+	resultSilent = "unavailable"
 )
 
 func resultOf(err error) string {
@@ -409,7 +432,7 @@ func resultOf(err error) string {
 	case store.Ended:
 		return "session_ended"
 	case store.Unavailable:
-		return "unavailable"
+		return resultSilent
 	case store.Invalid:
 		return "invalid"
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/keymount/keymount/observe"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/store"
+	"github.com/keymount/keymount/store/keep"
 	"github.com/keymount/keymount/store/storetest"
 )
 
@@ -85,10 +86,30 @@ func TestMetricsCount(t *testing.T) {
 		`keymount_store_read_duration_seconds_count{store="logins"}`:        4,
 		`keymount_logins_total{result="ok",store="logins"}`:                 2,
 		`keymount_logins_total{result="denied",store="logins"}`:             1,
+		`keymount_store_up{store="default"}`:                                1,
+		`keymount_store_up{store="logins"}`:                                 1,
+
+		`keymount_store_mounts_total{code="OK",store="default"}`:               1,
+		`keymount_store_mounts_total{code="Internal",store="default"}`:         1,
+		`keymount_store_mounts_total{code="PermissionDenied",store="default"}`: 1,
+		`keymount_store_mounts_total{code="OK",store="logins"}`:                2,
+		`keymount_store_mounts_total{code="NotFound",store="logins"}`:          1,
+		`keymount_store_mounts_total{code="PermissionDenied",store="logins"}`:  1,
 	}
-	if diff := cmp.Diff(want, counted(t, scrape(t, url))); diff != "" {
+	if diff := cmp.Diff(want, withoutPhases(counted(t, scrape(t, url)))); diff != "" {
 		t.Errorf("counts (-want +got)\n%s", diff)
 	}
+}
+
+// withoutPhases sums up both phases, since any of the mounts may come first, and leaves out times.
+func withoutPhases(series map[string]float64) map[string]float64 {
+	sums := map[string]float64{}
+	for name, value := range series {
+		if !strings.Contains(name, "_timestamp_") {
+			sums[strings.NewReplacer(`phase="first",`, "", `phase="rotation",`, "").Replace(name)] += value
+		}
+	}
+	return sums
 }
 
 // errAway is an outage after which nobody asks again, so that it is counted once.
@@ -163,6 +184,29 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	}
 }
 
+// A store is up while it answers, and be it with a refusal.
+func TestStoreIsUp(t *testing.T) {
+	metrics := observe.NewMetrics("v1.2.3", "abc")
+	w, _ := startCounted(t, metrics)
+	url := serveMetrics(t, metrics)
+	w.memory.Set("shop/db", map[string]any{"password": canary})
+	const up, success = `keymount_store_up{store="default"}`, `keymount_store_last_success_timestamp_seconds{store="default"}`
+	if got := counted(t, scrape(t, url)); got[up] != 1 || got[success] != 0 {
+		t.Errorf("before: %v, %v", got[up], got[success])
+	}
+	for _, step := range []struct {
+		err  error
+		want float64
+	}{{nil, 1}, {errAway, 0}, {store.Denied.Errorf("no"), 1}, {errAway, 0}, {nil, 1}} {
+		before := counted(t, scrape(t, url))[success]
+		w.memory.Behave(func(context.Context, store.Caller, store.Ref) error { return step.err })
+		_ = w.mount(w.volume(pod("shop", "api"), oneKey))
+		if got := counted(t, scrape(t, url)); got[up] != step.want || (got[success] > before) != (step.err == nil) {
+			t.Errorf("after %v: up is %v, and the last success went from %v to %v", step.err, got[up], before, got[success])
+		}
+	}
+}
+
 // Nothing that a pod's author chose is in a scrape, and what can happen is there
 // before it does.
 func TestMetricsTellNoNames(t *testing.T) {
@@ -221,6 +265,15 @@ func TestMetricsManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	metrics.MeasureTrail(trail)
+	soon := time.Unix(1_000_000, 0)
+	metrics.MeasureStore("logins", observe.Sources{
+		Logins:  func() (int, time.Time) { return 3, soon },
+		Ends:    func() keep.Ends { return keep.Ends{Leases: 4, Lease: soon} },
+		Waiting: func() int { return 5 },
+	})
+	metrics.MeasureVolumes(func() observe.States { return observe.States{Fresh: 7, Stale: 8, Failing: 9} })
+	metrics.MeasureConfig("0123abcd")
+	metrics.MeasureEvents(func() uint64 { return 11 })
 	text := scrape(t, serveMetrics(t, metrics))
 	if got := counted(t, text)[`keymount_audit_records_total`]; got != 1 {
 		t.Errorf("the trail is said to have %v records", got)
@@ -233,6 +286,17 @@ func TestMetricsManual(t *testing.T) {
 	}
 	if got := counted(t, text)[`keymount_store_memory_limit_bytes{store="logins"}`]; got != 56 {
 		t.Errorf("the store is said to have room for %v bytes", got)
+	}
+	for series, want := range map[string]float64{
+		`keymount_sessions{store="logins"}`: 3, `keymount_leases{store="logins"}`: 4, `keymount_queue_length{store="logins"}`: 5,
+		`keymount_next_expiry_timestamp_seconds{of="login",store="logins"}`: 1e6, `keymount_next_expiry_timestamp_seconds{of="lease",store="logins"}`: 1e6,
+		`keymount_volumes{state="fresh"}`: 7, `keymount_volumes{state="stale"}`: 8, `keymount_volumes{state="failing"}`: 9,
+		`keymount_config_info{hash="0123abcd"}`: 1, `keymount_events_dropped_total`: 11,
+		`keymount_store_up{store="bundle"}`: 1,
+	} {
+		if got, ok := counted(t, text)[series]; !ok || got != want {
+			t.Errorf("%s is %v, %v; want %v", series, got, ok, want)
+		}
 	}
 	found := regexp.MustCompile(`(?m)^# HELP (keymount_\w+) (.+)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(text, -1)
 	for _, m := range found {

@@ -47,6 +47,7 @@ type Events struct {
 	now     func() time.Time
 	queue   chan event
 	dropped atomic.Int64 // not logged yet
+	lost    atomic.Uint64
 }
 
 type event struct {
@@ -89,9 +90,17 @@ func (e *Events) put(one event) {
 	select {
 	case e.queue <- one:
 	default:
-		e.dropped.Add(1)
+		e.drop(1)
 	}
 }
+
+func (e *Events) drop(count int) {
+	e.dropped.Add(int64(count))
+	e.lost.Add(uint64(count)) //nolint:gosec // G115: it is no less than 0
+}
+
+// Dropped counts the events that were not written.
+func (e *Events) Dropped() uint64 { return e.lost.Load() }
 
 // Run writes events until ctx ends, and then the queued ones, for two seconds at most. It
 // logs and drops events that it cannot write.
@@ -120,7 +129,7 @@ func (e *Events) finish(ctx context.Context, log *slog.Logger, written map[topic
 	for len(e.queue) > 0 && ctx.Err() == nil {
 		e.handle(ctx, log, written, <-e.queue)
 	}
-	e.dropped.Add(int64(len(e.queue)))
+	e.drop(len(e.queue))
 	e.tellDrops(ctx, log)
 }
 
@@ -135,7 +144,7 @@ func (e *Events) handle(ctx context.Context, log *slog.Logger, written map[topic
 	switch {
 	case err == nil:
 	case ctx.Err() != nil: // the stop cut it off
-		e.dropped.Add(1)
+		e.drop(1)
 	default:
 		log.LogAttrs(ctx, slog.LevelWarn, "an event could not be written", slog.String("reason", one.reason),
 			slog.String("namespace", one.pod.Namespace), slog.String("pod", one.pod.Name), slog.String("class", one.class),

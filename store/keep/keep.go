@@ -317,6 +317,39 @@ func (k *Keeper) Most() int64 { return k.o.Pool.most }
 // Evictions counts the answers evicted for room.
 func (k *Keeper) Evictions() uint64 { return k.values.evicted() + k.paths.evicted() }
 
+// Ends are the values with an end.
+type Ends struct {
+	Leases int // how many are credentials with a lease
+	// Lease is the next end of a credential, and Value that of a certificate or a password
+	// rotated by the store; zero for none.
+	Lease, Value time.Time
+}
+
+// Ends looks at what volumes with recent mounts have.
+func (k *Keeper) Ends() Ends {
+	var credentials []*credential
+	var all Ends
+	sooner := func(a, b time.Time) time.Time {
+		if a.IsZero() || !b.IsZero() && b.Before(a) {
+			return b
+		}
+		return a
+	}
+	k.values.each(k.idle(), func(v value) {
+		if v.credential != nil {
+			credentials = append(credentials, v.credential)
+		} else {
+			all.Value = sooner(all.Value, v.NotAfter)
+		}
+	})
+	all.Leases = len(credentials)
+	for _, c := range credentials { // without the lock of the memory: their logins have their own
+		ends, _ := k.ends(c)
+		all.Lease = sooner(all.Lease, ends)
+	}
+	return all
+}
+
 // instead tells whether an old value may answer in place of err: only in an outage, within
 // Stale and within the life of the value.
 func (k *Keeper) instead(v value, at time.Time, err error, ref store.Ref) bool {

@@ -212,3 +212,28 @@ func TestLeaseShared(t *testing.T) {
 		}
 	})
 }
+
+// The next end is that of the credential that goes first, until it is renewed; what volumes
+// have left behind does not count.
+func TestEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &counting{lease: store.Lease{Duration: time.Hour, Renewable: true}}
+		s := remember(inner)
+		began := time.Now()
+		running(t, s, func() {
+			if got := s.Ends(); got != (keep.Ends{}) {
+				t.Errorf("before: %+v", got)
+			}
+			got(t, s, session("api", "a"), "make/db")
+			time.Sleep(time.Minute)
+			got(t, s, session("api", "b"), "make/db")
+			if got := s.Ends(); got.Leases != 2 || !got.Lease.Equal(began.Add(time.Hour)) || !got.Value.IsZero() {
+				t.Errorf("%+v, want two leases, the first until %s", got, began.Add(time.Hour))
+			}
+			time.Sleep(time.Hour)
+			if got := s.Ends(); got.Leases != 0 {
+				t.Errorf("without mounts: %+v", got)
+			}
+		})
+	})
+}

@@ -8,13 +8,10 @@ import (
 )
 
 // Places are those of a queue, taken and given back one by one.
-type Places struct{ *queue }
+type Places struct{ *Queue }
 
 // NewPlaces makes a queue.
-func NewPlaces(places int) Places { return Places{newQueue(places)} }
-
-// Before is s behind the queue.
-func (p Places) Before(s login.Store) login.Store { return p.before(s) }
+func NewPlaces(places int) Places { return Places{New(places)} }
 
 // Enter waits for a place as a request of a namespace.
 func (p Places) Enter(ctx context.Context, namespace string, waiting bool) error {

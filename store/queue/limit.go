@@ -15,11 +15,11 @@ import (
 // requests of some namespaces leave places to the others. So neither a storm of republishes nor
 // the pods of another namespace can starve a mount. A request leaves the queue when its ctx ends.
 func Limit(s login.Store, places int) login.Store {
-	return newQueue(max(places, 1)).before(s)
+	return New(places).Before(s)
 }
 
-// before is s behind the queue.
-func (q *queue) before(s login.Store) login.Store {
+// Before is s behind the queue.
+func (q *Queue) Before(s login.Store) login.Store {
 	limited := login.Store{Reader: reader{s.Reader, q}, Recaller: s.Recaller, PathRecaller: s.PathRecaller} // which send no request
 	if s.Resolver != nil {
 		limited.Resolver = resolver{s.Resolver, q}
@@ -32,7 +32,7 @@ func (q *queue) before(s login.Store) login.Store {
 
 type reader struct {
 	login.Reader
-	queue *queue
+	queue *Queue
 }
 
 // Read implements [login.Reader].
@@ -42,7 +42,7 @@ func (r reader) Read(ctx context.Context, request login.Request, ref store.Ref) 
 
 type resolver struct {
 	login.Resolver
-	queue *queue
+	queue *Queue
 }
 
 // Resolve implements [login.Resolver].
@@ -52,7 +52,7 @@ func (r resolver) Resolve(ctx context.Context, request login.Request, ref store.
 
 type leaser struct {
 	login.Leaser
-	queue *queue
+	queue *Queue
 }
 
 // Renew implements [login.Leaser]. It has low priority, because renewals are early enough to
@@ -71,7 +71,7 @@ func (l leaser) Revoke(ctx context.Context, request login.Request, lease store.L
 
 // inPlace calls f when the request has a place, and frees the place after f, even if f
 // panics.
-func inPlace[T any](ctx context.Context, q *queue, request login.Request, f func() (T, error)) (T, error) {
+func inPlace[T any](ctx context.Context, q *Queue, request login.Request, f func() (T, error)) (T, error) {
 	if err := q.enter(ctx, request); err != nil {
 		var none T
 		return none, err

@@ -22,10 +22,10 @@ const (
 	heldPerFree = 4
 )
 
-// queue gives out places, see [Limit]. A place that gets free is handed to the next waiter,
+// Queue gives out places, see [Limit]. A place that gets free is handed to the next waiter,
 // so that no later request can take it. Each operation takes the same time for any number of
 // waiters; a waiter costs a channel and no goroutine.
-type queue struct {
+type Queue struct {
 	places int
 
 	mu         sync.Mutex
@@ -36,8 +36,17 @@ type queue struct {
 	highInARow int            // places given to high since the last one to low, while low had waiters
 }
 
-func newQueue(places int) *queue {
-	return &queue{places: places, free: places, held: map[string]int{}}
+// New makes a Queue of so many places, and at least one.
+func New(places int) *Queue {
+	places = max(places, 1)
+	return &Queue{places: places, free: places, held: map[string]int{}}
+}
+
+// Waiting is how many requests have no place yet.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.high.length + q.low.length
 }
 
 // waiter is a request in the queue.
@@ -54,7 +63,7 @@ func (w *waiter) namespace() string {
 }
 
 // enter returns when the request has a place, which the caller must leave, or when ctx ends.
-func (q *queue) enter(ctx context.Context, request login.Request) error {
+func (q *Queue) enter(ctx context.Context, request login.Request) error {
 	w := q.join(request)
 	if w == nil {
 		return nil
@@ -77,7 +86,7 @@ func (q *queue) enter(ctx context.Context, request login.Request) error {
 }
 
 // join takes a place and returns nil, or queues and returns a waiter.
-func (q *queue) join(request login.Request) *waiter {
+func (q *Queue) join(request login.Request) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	namespace := request.Identity.Namespace
@@ -95,7 +104,7 @@ func (q *queue) join(request login.Request) *waiter {
 }
 
 // promote gives a request high priority, behind the others of its namespace.
-func (q *queue) promote(w *waiter) {
+func (q *Queue) promote(w *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if w.element == nil || w.priority == &q.high {
@@ -108,7 +117,7 @@ func (q *queue) promote(w *waiter) {
 
 // abandon leaves the queue and returns the number of waiters left. A place that came at the
 // last moment goes to the next waiter.
-func (q *queue) abandon(w *waiter) (others int) {
+func (q *Queue) abandon(w *waiter) (others int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if w.element != nil {
@@ -120,24 +129,24 @@ func (q *queue) abandon(w *waiter) (others int) {
 }
 
 // leave gives a place of a namespace back.
-func (q *queue) leave(namespace string) {
+func (q *Queue) leave(namespace string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.freeLocked(namespace)
 }
 
 // mayTakeLocked tells whether a namespace may take one more place.
-func (q *queue) mayTakeLocked(namespace string) bool {
+func (q *Queue) mayTakeLocked(namespace string) bool {
 	return q.held[namespace] < heldPerFree*q.free
 }
 
-func (q *queue) takeLocked(namespace string) {
+func (q *Queue) takeLocked(namespace string) {
 	q.free--
 	q.held[namespace]++
 }
 
 // freeLocked frees a place, and hands out those that may be taken now.
-func (q *queue) freeLocked(namespace string) {
+func (q *Queue) freeLocked(namespace string) {
 	q.free++
 	if q.held[namespace]--; q.held[namespace] == 0 {
 		delete(q.held, namespace)
@@ -149,7 +158,7 @@ func (q *queue) freeLocked(namespace string) {
 }
 
 // nextLocked removes and returns the waiter that gets the next place; nil for none.
-func (q *queue) nextLocked() *waiter {
+func (q *Queue) nextLocked() *waiter {
 	if q.free == 0 {
 		return nil
 	}
