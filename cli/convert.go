@@ -47,7 +47,8 @@ a report of what has no counterpart:
 
   - SecretProviderClasses of vault-csi-provider and openbao-csi-provider,
   - ExternalSecrets with their SecretStores,
-  - secrets of the Vault Secrets Operator with their VaultAuths and VaultConnections.
+  - secrets of the Vault Secrets Operator with their VaultAuths and VaultConnections,
+  - pods and workloads with annotations of the Vault Agent injector.
 
 An object may need others: give the stores with the secrets, and the pods too, so that the rules can
 name their service accounts. FILE is what kubectl reads, a folder, or - for standard input. Nothing

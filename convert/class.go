@@ -21,6 +21,7 @@ type class struct {
 	accounts []string
 	old      string
 	uses     func(podUse) bool // tells the pods that use it
+	dir      string            // the folder of its files in a pod that had an agent
 	entries  []entry
 	synced   *yaml.Node // secretObjects; nil without
 	comments []string

@@ -71,6 +71,7 @@ type conversion struct {
 	objects []manifest.Object
 	places  []*place
 	classes []*class
+	patches []func() // change the pods, when the classes are checked
 	result  Result
 }
 
@@ -86,7 +87,7 @@ func (c *conversion) object(o manifest.Object) {
 	case group == operatorGroup:
 		found = c.operatorObject(o)
 	default:
-		found = false
+		found = c.injectedPod(o)
 	}
 	if found {
 		c.result.Found++
@@ -123,6 +124,9 @@ func (c *conversion) finish() {
 		c.result.Classes = append(c.result.Classes, cl.node())
 	}
 	c.result.Rules = c.rules()
+	for _, patch := range c.patches {
+		patch()
+	}
 	slices.SortStableFunc(c.result.Notes, func(a, b Note) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})

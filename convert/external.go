@@ -262,7 +262,7 @@ func (x *external) templates(template *yaml.Node, templated []member) (keys []st
 		e.at, e.field, e.file = m.name, field, m.name.Value
 		t := translation{words: sprigWords(), main: secretCall{path: main.path}, place: main.place}
 		t.lookup = func(name string) (value, error) { return x.lookup(&t, main, name) }
-		t.whole = func() (value, error) { return x.whole(main) }
+		t.whole = x.whole
 		text, failures := t.translate(m.value.Value, value{shape: theNames})
 		x.report(m, field, failures)
 		if len(failures) == 0 {
@@ -343,7 +343,7 @@ func ofProperty(of value, property string) value {
 }
 
 // whole is all data of a template, if it is one secret.
-func (x *external) whole(main remote) (value, error) {
+func (x *external) whole() (value, error) {
 	if len(x.all) == 1 && len(x.names) == 0 {
 		return value{main: true}, nil
 	}

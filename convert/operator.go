@@ -93,8 +93,16 @@ func (s source) pkiEntry(*place) entry {
 	}
 	e := entry{at: s.field("spec", "role"), field: "spec.role", path: path + "/issue/" + s.text("spec", "role"), args: mapping()}
 	for _, f := range []struct{ field, argument string }{
-		{"commonName", "common_name"}, {"altNames", "alt_names"}, {"ipSans", "ip_sans"}, {"uriSans", "uri_sans"}, {"otherSans", "other_sans"},
-		{"userIDs", "user_ids"}, {"ttl", "ttl"}, {"notAfter", "not_after"}, {"format", "format"}, {"privateKeyFormat", "private_key_format"},
+		{"commonName", "common_name"},
+		{"altNames", "alt_names"},
+		{"ipSans", "ip_sans"},
+		{"uriSans", "uri_sans"},
+		{"otherSans", "other_sans"},
+		{"userIDs", "user_ids"},
+		{"ttl", "ttl"},
+		{"notAfter", "not_after"},
+		{"format", "format"},
+		{"privateKeyFormat", "private_key_format"},
 		{"excludeCNFromSans", "exclude_cn_from_sans"},
 	} {
 		text := s.text("spec", f.field)

@@ -47,6 +47,7 @@ func (c *conversion) place(s source, at *yaml.Node, k key) *place {
 	p := &place{key: k, mounts: map[string]string{}}
 	if k.address == "" {
 		p.comments = append(p.comments, "The input names no address: write it in place of this one.")
+		s.look(at, "", "the address of the Vault is not in the files, since the old tool had it elsewhere", "write it into keymount.yaml in place of "+placeholder)
 	}
 	if k.hasCA {
 		p.comments = append(p.comments, "Add caFile with the certificates of the authority that the old tool was given.")

@@ -330,6 +330,7 @@ func (t *translation) field(n parse.Node, v value, name string) value {
 			return value{main: true}
 		}
 		return t.fail(n, "write the text out, or keep it in a secret", ".%s has no counterpart; a template has the secret alone", name)
+	case plain:
 	}
 	return v.part(name)
 }
@@ -440,6 +441,7 @@ func (t *translation) settled(n parse.Node, v value) value {
 			return t.failed(n, err)
 		}
 		return whole
+	case theInput, noData:
 	}
 	return t.fail(n, "", "%s has no counterpart as a whole", shown(n))
 }

@@ -1,0 +1,297 @@
+package convert
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/manifest"
+)
+
+// Templates of the injector for a secret without one.
+const (
+	usualTemplate     = `{{ with secret %q }}{{ range $k, $v := .Data }}{{ $k }}: {{ $v }}` + "\n" + `{{ end }}{{ end }}`
+	usualJSONTemplate = `{{ with secret %q }}{{ .Data | toJSON }}` + "\n" + `{{ end }}`
+)
+
+// usualVolume is where the injector mounts its files.
+const usualVolume = "/vault/secrets"
+
+// injection is a pod, or a template of pods, into which the injector puts an agent.
+type injection struct {
+	source
+
+	pod    manifest.Pod
+	prefix string // of the annotations
+}
+
+// injected is a secret of an injected pod.
+type injected struct {
+	at, template                     *yaml.Node // template is nil for the usual one
+	raw, name, path, file, mode, dir string
+}
+
+// injectorPrefixes begin the annotations of the injectors.
+func injectorPrefixes() []string { return []string{"vault.hashicorp.com/", "openbao.openbao.org/"} }
+
+// injectedPod converts a pod with an agent; false for any other object.
+func (c *conversion) injectedPod(o manifest.Object) bool {
+	pod, ok := o.Pod()
+	if !ok {
+		return false
+	}
+	for _, prefix := range injectorPrefixes() {
+		i := injection{source{c, o}, pod, prefix}
+		if on, err := strconv.ParseBool(i.value("agent-inject")); err == nil && on {
+			i.convert()
+			return true
+		}
+	}
+	return false
+}
+
+// annotation is the value of an annotation; nil without it.
+func (i injection) annotation(name string) *yaml.Node {
+	return manifest.Field(i.pod.Metadata, "annotations", i.prefix+name)
+}
+
+func (i injection) value(name string) string { return manifest.Text(i.annotation(name)) }
+
+// of is an annotation of one secret, or of all.
+func (i injection) of(name, raw string) string {
+	return cmp.Or(i.value(name+"-"+raw), i.value(name))
+}
+
+func (i injection) convert() {
+	if i.value("agent-inject-status") == "injected" {
+		i.lost(i.annotation("agent-inject-status"), i.prefix+"agent-inject-status", "the pod has its agent already", "convert the workload, or the manifest of the pod")
+		return
+	}
+	i.noteAnnotations()
+	p, role := i.login()
+	var classes []*class
+	for _, secret := range i.secrets() {
+		cl := i.classFor(&classes, secret.dir)
+		cl.place, cl.role = p, role
+		if e, ok := i.entry(secret, p); ok {
+			cl.entries = append(cl.entries, e)
+		}
+	}
+	classes = slices.DeleteFunc(classes, func(cl *class) bool { return len(cl.entries) == 0 })
+	if len(classes) == 0 {
+		i.lost(nil, "", "there is no secret to convert", "")
+		return
+	}
+	i.c.classes = append(i.c.classes, classes...)
+	i.c.patches = append(i.c.patches, func() { i.patch(classes) })
+}
+
+// classFor is the class of the files of a folder.
+func (i injection) classFor(classes *[]*class, dir string) *class {
+	for _, cl := range *classes {
+		if cl.dir == dir {
+			return cl
+		}
+	}
+	name := cmp.Or(i.object.Name, strings.TrimSuffix(i.text("metadata", "generateName"), "-"), "pod")
+	if n := len(*classes); n > 0 {
+		name = fmt.Sprintf("%s-%d", name, n+1)
+	}
+	cl := &class{source: i.source, namespace: i.c.namespace(i.object), name: i.c.freeName(i.c.namespace(i.object), name), dir: dir, accounts: []string{i.pod.ServiceAccount}}
+	*classes = append(*classes, cl)
+	return cl
+}
+
+// freeName is a name that no class of the namespace has.
+func (c *conversion) freeName(namespace, name string) string {
+	free := name
+	for n := 2; slices.ContainsFunc(c.classes, func(cl *class) bool { return cl.namespace == namespace && cl.name == free }); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
+}
+
+// login reads where and as which role the agent logs in.
+func (i injection) login() (*place, string) {
+	k := key{
+		address: i.value("service"), namespace: i.value("namespace"), mount: i.value("auth-path"), method: cmp.Or(i.value("auth-type"), "kubernetes"),
+		serverName: i.value("tls-server-name"), hasCA: i.value("ca-cert") != "", hasClientCert: i.value("client-cert") != "", isUnverified: i.value("tls-skip-verify") == "true",
+	}
+	if k.method != "kubernetes" && k.method != "jwt" {
+		i.lost(i.annotation("auth-type"), i.prefix+"auth-type", fmt.Sprintf("keymount logs in as each pod with the pod's own token, and not with %s", k.method),
+			"enable Vault's kubernetes auth method, with a role for the service account of the pod")
+		k.method, k.mount = "kubernetes", ""
+	}
+	role := cmp.Or(i.value("role"), i.value("auth-config-role"))
+	if role == "" {
+		role = i.pod.ServiceAccount
+		i.look(nil, i.prefix+"role", "there is no role to log in with; "+role+" stands in its place", "make such a role in Vault for the service account of the pod")
+	}
+	return i.c.place(i.source, i.annotation("service"), k), role
+}
+
+// secrets are those of the annotations, as the injector reads them.
+func (i injection) secrets() (all []injected) {
+	for _, m := range members(i.pod.Metadata, "annotations") {
+		name, ok := strings.CutPrefix(m.name.Value, i.prefix)
+		if !ok || strings.TrimSpace(manifest.Text(m.value)) == "" {
+			continue
+		}
+		for _, kind := range []string{"agent-inject-secret-", "agent-inject-template-file-", "agent-inject-template-"} {
+			raw, ok := strings.CutPrefix(name, kind)
+			if !ok {
+				continue
+			}
+			if raw != "" && !slices.ContainsFunc(all, func(s injected) bool { return s.raw == raw }) {
+				all = append(all, i.secret(raw, m.name))
+			}
+			break
+		}
+	}
+	return all
+}
+
+func (i injection) secret(raw string, at *yaml.Node) injected {
+	s := injected{at: at, raw: raw, name: strings.ToLower(raw), path: strings.TrimSpace(i.value("agent-inject-secret-" + raw)), mode: i.value("agent-inject-perms-" + raw)}
+	if keep, err := strconv.ParseBool(i.of("preserve-secret-case", raw)); err == nil && keep {
+		s.name = raw
+	}
+	s.file = path.Clean(strings.TrimLeft(cmp.Or(i.value("agent-inject-file-"+raw), s.name), "/"))
+	s.dir = cmp.Or(i.of("secret-volume-path", raw), usualVolume)
+	if text := i.annotation("agent-inject-template-" + raw); manifest.Text(text) != "" {
+		s.template = text
+	}
+	return s
+}
+
+// entry converts one secret; false where it has no counterpart.
+func (i injection) entry(s injected, p *place) (e entry, ok bool) {
+	e = entry{at: s.at, field: s.at.Value, file: s.file, mode: s.mode}
+	switch {
+	case s.template == nil && i.value("agent-inject-template-file-"+s.raw) != "":
+		i.lost(s.at, s.at.Value, "a template in a file has no counterpart", "write it into the annotation agent-inject-template-"+s.raw+" before converting")
+		return e, false
+	case s.template == nil:
+		return i.usualEntry(e, s, p), true
+	}
+	e.field = i.prefix + "agent-inject-template-" + s.raw
+	return i.templated(e, s.template, s.path, p)
+}
+
+// templated translates a template of the agent.
+func (i injection) templated(e entry, text *yaml.Node, path string, p *place) (entry, bool) {
+	tree, err := parsedTemplate(text.Value)
+	if err != nil {
+		i.lost(text, e.field, "template: "+err.Error(), "correct the template first")
+		return e, false
+	}
+	main, ok := mainCall(secretCalls(tree.Root, p.canonical), p.canonical(path))
+	if !ok {
+		i.lost(text, e.field, "the template reads no secret", "keep such a text in a ConfigMap")
+		return e, false
+	}
+	t := translation{words: agentWords(), main: main, place: p}
+	written, failures := t.translate(text.Value, value{shape: noData})
+	if len(failures) > 0 {
+		i.report(member{nil, text}, e.field, failures)
+		return e, false
+	}
+	e.path, e.template, e.beside = main.path, written, t.beside
+	if main.args != "" {
+		e.args = mapping()
+		e.args.Style = yaml.FlowStyle
+		for pair := range strings.SplitSeq(main.args, "\n") {
+			name, value, _ := strings.Cut(pair, "=")
+			put(e.args, name, value)
+		}
+	}
+	return e, true
+}
+
+// mainCall is the secret that an object is about: the one with arguments, since a template
+// can write with no other's; else that of the annotation, or the first.
+func mainCall(calls []secretCall, path string) (main secretCall, ok bool) {
+	for _, called := range calls {
+		if called.args != "" {
+			return called, true
+		}
+	}
+	switch {
+	case path != "" && (len(calls) == 0 || slices.Contains(calls, secretCall{path: path})):
+		return secretCall{path: path}, true
+	case len(calls) > 0:
+		return calls[0], true
+	}
+	return main, false
+}
+
+// usualEntry is a secret without a template.
+func (i injection) usualEntry(e entry, s injected, p *place) entry {
+	usual, isJSON := usualTemplate, i.value("agent-inject-default-template") == "json"
+	if isJSON {
+		usual = usualJSONTemplate
+	}
+	e.path = p.canonical(s.path)
+	if !p.isBelow(e.path, kv2) {
+		text := &yaml.Node{Kind: yaml.ScalarNode, Value: fmt.Sprintf(usual, s.path), Line: s.at.Line, Column: s.at.Column}
+		if made, ok := i.templated(e, text, s.path, p); ok {
+			return made
+		}
+	}
+	e.template = "{{ range $k, $v := . }}{{ $k }}: {{ $v }}\n{{ end }}"
+	old, instead := "data and metadata as Go prints maps", "the file has a line KEY: VALUE for each key; better add a template, or name a key"
+	if isJSON {
+		e.template = "{\"data\":{{ toJson . }}}\n"
+		old, instead = "the JSON of data and metadata", "the file has the data alone, in the same place"
+	}
+	e.comments = append(e.comments, "Without a template the old file had "+old+".")
+	i.lost(s.at, s.at.Value, "without a template the file of a KV v2 secret is "+old, instead)
+	return e
+}
+
+// noteAnnotations notes the annotations that have no counterpart, and those that are unknown.
+func (i injection) noteAnnotations() {
+	for _, m := range members(i.pod.Metadata, "annotations") {
+		name, ok := strings.CutPrefix(m.name.Value, i.prefix)
+		if !ok || manifest.Text(m.value) == "" {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(name, "agent-inject-command-"):
+			i.lost(m.name, m.name.Value, "keymount runs nothing in a pod: the file changes under the application", "have the application read its files again")
+		case name == "agent-inject-token" && m.value.Value == "true":
+			i.lost(m.name, m.name.Value, "keymount gives no login away, and there is no file token", "have the application log in with a projected token of its own")
+		case name == "agent-configmap":
+			i.lost(m.name, m.name.Value, "a configuration of the agent in a ConfigMap has no counterpart", "write its templates into annotations before converting")
+		case name == "agent-cache-enable" && m.value.Value == "true", strings.HasPrefix(name, "agent-cache-listener"):
+			i.lost(m.name, m.name.Value, "there is no agent in the pod to ask Vault through", "have the application ask Vault itself, or read files")
+		case name == "proxy-address":
+			i.lost(m.name, m.name.Value, "the proxy of one pod has no counterpart", "give keymount's container HTTPS_PROXY")
+		case strings.HasPrefix(name, "auth-config-") && name != "auth-config-role":
+			i.lost(m.name, m.name.Value, "a parameter of the agent's login has no counterpart", "see auth of the store in keymount.yaml")
+		case strings.HasPrefix(name, "agent-inject-perms-") && !strings.HasSuffix(m.value.Value, "4"):
+			i.look(m.name, m.name.Value, "files belong to root, whatever user the agent ran as, and fsGroup does not reach them", "write 0444 where the container is not root")
+		case !isAgents(name):
+			i.look(m.name, m.name.Value, "the annotation is not known, and was left out", "")
+		}
+	}
+}
+
+// isAgents tells the annotations that are read here, or are about the agent alone, such as
+// its image, resources, cache, log and retries.
+func isAgents(name string) bool {
+	for _, prefix := range []string{
+		"agent-", "template-", "auth-", "log-", "client-", "secret-volume-path", "preserve-secret-case", "error-on-missing-key",
+		"role", "service", "namespace", "tls-", "ca-", "go-max-procs", "enable-",
+	} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
