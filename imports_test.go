@@ -53,6 +53,7 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"manifest":           {"internal/strict", "internal/surrogate"},
+		"lint":               {"access", "audit", "class", "config", "manifest", "store", "store/kind", "internal/spelling"},
 		"convert":            {"access", "class", "manifest", "store", "store/kind", "store/vault", "internal/spelling"},
 		"record":             {"auth", "access", "class", "store"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},
@@ -70,7 +71,7 @@ func allowedImports() map[string][]string {
 			"internal/secret", "internal/spelling", "internal/strict", "internal/surrogate",
 		},
 		"cli": {
-			"trial", "access", "audit", "node", "config", "convert", "manifest", "provider", "provider/providertest", "class", "auth", "schema", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
+			"trial", "access", "audit", "node", "config", "convert", "lint", "manifest", "provider", "provider/providertest", "class", "auth", "schema", "state", "store", "store/all", "store/kind", "store/bundle", "store/vault",
 			"internal/contain", "internal/kube", "internal/secret", "internal/spelling",
 		},
 		".": {"cli"},

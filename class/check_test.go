@@ -32,7 +32,7 @@ func TestCheckPlaces(t *testing.T) {
 		want       []string
 	}{
 		"a field": {parameters: map[string]string{"objects": "- path: a\n  key: b\n  fiel: c\n  file: d\n"}, want: []string{
-			`objects[0].fiel 3:3 unknown-field: unknown field "fiel"; did you mean "file"? => file`,
+			`objects[0].fiel 3:3 unknown-field: unknown field "fiel"; did you mean "file"?`,
 		}},
 		"a value": {parameters: map[string]string{"objects": "- path: a\n  key: b\n  file: c\n  mode: 256\n"}, want: []string{
 			`objects[0].mode 4:9 mode: mode: "256" is the decimal number that YAML tools make of 0400; write "0400", in quotes, or "0256" if that is meant => 0400`,

@@ -167,13 +167,18 @@ func (p *entry) readFields(known []string, unknown func(Place, Reason, string, .
 		switch {
 		case !slices.Contains(known, key.Value):
 			m := unknown(at, UnknownField, p.within+"unknown field %q%s", Shorten(key.Value), spelling.Hint(key.Value, known))
-			m.Instead = spelling.Nearest(key.Value, known)
+			m.Instead = spelling.Clear(key.Value, without(known, p.node))
 		case p.fields[key.Value] != nil:
 			p.m.add(at, Conflict, p.within+"field %q is there twice", key.Value)
 		default:
 			p.fields[key.Value] = p.node.Content[i+1]
 		}
 	}
+}
+
+// without leaves out the names of the fields that an object has.
+func without(names []string, object *yaml.Node) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return fieldOf(object, name) != object })
 }
 
 // plain is a text that can be part of a name, or none and a mistake.

@@ -57,6 +57,8 @@ type Mistake struct {
 	// Instead is the text to write at the place, where that is clear: a name for an
 	// unknown one, or a value. Else it is empty.
 	Instead string
+	// Add are lines to add to keymount.yaml, which would put it right.
+	Add string
 
 	err error // with the object's index, as the error of a mount has it
 }
@@ -66,6 +68,9 @@ func (m Mistake) Error() string { return m.err.Error() }
 
 // Unwrap is the cause.
 func (m Mistake) Unwrap() error { return errors.Unwrap(m.err) }
+
+// split takes the lines to add out of the text.
+func (m *Mistake) split(text, add string) { m.Text, m.Add = text, strings.TrimPrefix(add, "\n") }
 
 // ofParameter is the place of a parameter.
 func ofParameter(name string) Place { return Place{Parameter: name, Object: -1} }
@@ -101,6 +106,14 @@ type mistakes struct {
 	more     int
 	most     int // 0 is maxMistakes
 	warnings []Mistake
+	paths    []Place // of the objects' secrets, where all is to be known
+}
+
+// path notes where an object names its secret.
+func (m *mistakes) path(object int, node *yaml.Node, field string) {
+	if m.most > 0 {
+		m.paths = append(m.paths, inText(nameObjects, object, field, fieldOf(node, field)))
+	}
 }
 
 // add notes a mistake. Its text begins with the index of the object that it is about.
@@ -169,6 +182,8 @@ func texts(warnings []Mistake) []string {
 type Checked struct {
 	Objects []Object
 	Secrets []Secret
+	// Paths are the places where Objects name their secrets.
+	Paths []Place
 	// Mistakes are all of them, and Warnings what has no effect, or another one than its
 	// author may think.
 	Mistakes, Warnings []Mistake
@@ -190,7 +205,7 @@ func Check(dialect Dialect, namespace string, parameters map[string]string, stor
 	}
 	m := mistakes{most: math.MaxInt}
 	parsed := source{dialect: dialect, namespace: namespace, parameters: own}.parse(stores, &m)
-	return Checked{parsed.objects, parsed.secrets, m.all, m.warnings}
+	return Checked{parsed.objects, parsed.secrets, m.paths, m.all, m.warnings}
 }
 
 // Shorten cuts a text too long for the name of a Kubernetes object, and writes out the

@@ -37,7 +37,7 @@ func (s source) checkNames(m *mistakes) {
 	known := parameterNames()
 	for _, name := range slices.Sorted(maps.Keys(s.parameters)) {
 		if !slices.Contains(known, name) {
-			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Nearest(name, known)
+			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Clear(name, known)
 		}
 	}
 }
@@ -62,6 +62,7 @@ func parseObjects(text string, class classDefaults, m *mistakes) []Object {
 	for i, node := range nodes {
 		p := objectParser{entry{index: i, node: node, m: m}}
 		o := p.parse(class)
+		m.path(i, node, "path")
 		objects = append(objects, o)
 		if o.Template != nil {
 			templates += o.Template.Nodes()

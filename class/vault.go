@@ -73,6 +73,7 @@ func (s source) parseVault(stores map[string]Store, m *mistakes) meaning {
 	for i, node := range nodes {
 		o := vaultObject{entry{index: i, node: node, m: m}, &p}
 		objects = append(objects, o.parse(inherited))
+		m.path(i, node, "secretPath")
 	}
 	checkClashes(objects, nodes, "objectName", m)
 	return meaning{objects: objects}
@@ -221,7 +222,7 @@ func (p *vaultParser) checkNames() {
 			p.warn(ofParameter(name), NoEffect, "%s: has no effect; the TLS settings of the store in keymount.yaml decide", name)
 		default:
 			known := slices.Concat(known, tls)
-			p.warn(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Nearest(name, known)
+			p.warn(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Clear(name, known)
 		}
 	}
 }

@@ -107,7 +107,8 @@ func (p *vaultParser) store(podNamespace string, stores map[string]Store) string
 	fits := w.search(stores)
 	switch {
 	case len(fits) == 0:
-		p.m.add(p.whereStore(), WrongStore, "%s", p.noStore(w, stores))
+		text, stanza := p.noStore(w, stores)
+		p.m.add(p.whereStore(), WrongStore, "%s%s", text, stanza).split(text, stanza)
 		return ""
 	case len(fits) > 1:
 		p.m.add(p.whereStore(), WrongStore, "%s fit %s; add what tells them apart: %s, %s, %s or audience", strings.Join(quoted(fits), " and "),
@@ -164,17 +165,17 @@ func (w wanted) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// noStore is a mistake with the stanza to add to keymount.yaml.
-func (p *vaultParser) noStore(w wanted, stores map[string]Store) string {
+// noStore is a mistake, and the stanza to add to keymount.yaml, which the text ends in.
+func (p *vaultParser) noStore(w wanted, stores map[string]Store) (text, stanza string) {
 	_, taken := stores[defaultStore]
 	switch {
 	case w.nowhere() && taken:
-		return fmt.Sprintf("the class names no %s, and store %q of keymount.yaml is no Vault; add the parameter", p.name(suffixAddress), defaultStore)
+		return fmt.Sprintf("the class names no %s, and store %q of keymount.yaml is no Vault; add the parameter", p.name(suffixAddress), defaultStore), ""
 	case w.nowhere():
-		return fmt.Sprintf("the class names no %s, and keymount.yaml has no store %q; add the parameter, or the operator this:\n%s",
-			p.name(suffixAddress), defaultStore, p.stanza(w, defaultStore))
+		return fmt.Sprintf("the class names no %s, and keymount.yaml has no store %q; add the parameter, or the operator this:",
+			p.name(suffixAddress), defaultStore), "\n" + p.stanza(w, defaultStore)
 	}
-	return fmt.Sprintf("no store of keymount.yaml has %s; if pods may log in there, the operator adds this:\n%s", w, p.stanza(w, freeName(w.address, stores)))
+	return fmt.Sprintf("no store of keymount.yaml has %s; if pods may log in there, the operator adds this:", w), "\n" + p.stanza(w, freeName(w.address, stores))
 }
 
 // stanza is quoted by the rules of YAML, so that a class smuggles nothing into

@@ -113,7 +113,7 @@ machine, without a cluster.`,
 	root.SetFlagErrorFunc(unknownFlagHint)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newServe(), newAudit(), newBundle(), newConfig(), newConvert(), newDemo(), newHealth(), newInit(),
+		newServe(), newAudit(), newBundle(), newConfig(), newConvert(), newDemo(), newHealth(), newLint(), newInit(),
 		newRefresh(), newRender(), newSchema(), newVersion(), newVersionKey(), newCompletion(),
 	)
 	root.InitDefaultHelpCmd()

@@ -76,10 +76,11 @@ func (t *Text) Values() bool { return t.values }
 
 // Mistake is one thing to put right in a text.
 type Mistake struct {
-	File  string
-	Line  int    // 0 is that of no line
-	Place string // such as stores[0].access; empty for what is wrong with the form
-	Text  string
+	File   string
+	Line   int    // 0 is that of no line
+	Column int    // 0 is that of none
+	Place  string // such as stores[0].access; empty for what is wrong with the form
+	Text   string
 }
 
 func (m Mistake) Error() string {
@@ -170,7 +171,8 @@ func (t *Text) Placed(mistakes []kind.Mistake) []Mistake {
 		if t.values {
 			place = chartKey + "." + place
 		}
-		placed[i] = Mistake{t.name, strict.Line(t.node, m.Place), place, m.Err.Error()}
+		at := strict.Find(t.node, m.Place)
+		placed[i] = Mistake{t.name, at.Line, at.Column, place, m.Err.Error()}
 	}
 	slices.SortStableFunc(placed, func(a, b Mistake) int { return cmp.Compare(a.Line, b.Line) })
 	return placed
@@ -189,7 +191,7 @@ func (t *Text) formed(mistakes []error) error {
 	errs := make([]error, len(mistakes))
 	for i, err := range mistakes {
 		m, _ := errors.AsType[strict.Mistake](err)
-		errs[i] = Mistake{File: t.name, Line: m.Line, Text: m.Text}
+		errs[i] = Mistake{File: t.name, Line: m.Line, Column: m.Column, Text: m.Text}
 	}
 	return errors.Join(errs...)
 }

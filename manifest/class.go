@@ -15,8 +15,9 @@ type Class struct {
 
 	Provider   string
 	Parameters map[string]string
-	// Nodes are the values of the parameters, also of those that are no texts.
-	Nodes map[string]*yaml.Node
+	// Nodes are the values of the parameters, also of those that are no texts, and Keys
+	// their names.
+	Nodes, Keys map[string]*yaml.Node
 }
 
 // Class reads a SecretProviderClass; false for an object of another kind. Parameters that
@@ -25,14 +26,14 @@ func (o Object) Class() (Class, bool) {
 	if o.Kind != "SecretProviderClass" || !strings.HasPrefix(o.APIVersion, classGroup+"/") {
 		return Class{}, false
 	}
-	c := Class{Object: o, Provider: Text(Field(o.Node, "spec", "provider")), Parameters: map[string]string{}, Nodes: map[string]*yaml.Node{}}
+	c := Class{Object: o, Provider: Text(Field(o.Node, "spec", "provider")), Parameters: map[string]string{}, Nodes: map[string]*yaml.Node{}, Keys: map[string]*yaml.Node{}}
 	parameters := Field(o.Node, "spec", "parameters")
 	if parameters == nil || parameters.Kind != yaml.MappingNode {
 		return c, true
 	}
 	for i := 0; i+1 < len(parameters.Content); i += 2 {
 		name, value := parameters.Content[i].Value, Resolved(parameters.Content[i+1])
-		c.Nodes[name] = value
+		c.Nodes[name], c.Keys[name] = value, parameters.Content[i]
 		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" {
 			c.Parameters[name] = value.Value
 		}

@@ -39,6 +39,8 @@ type File struct {
 	Objects []Object
 	// Mistakes are of the form: with one, the objects behind it could not be read.
 	Mistakes []Mistake
+
+	lines [][]byte // of Text, once one is asked for
 }
 
 // Position is a place in a file. Both count from 1, and 0 is unknown.

@@ -4,6 +4,7 @@ package spelling
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -25,6 +26,34 @@ func Nearest(word string, known []string) string {
 		return ""
 	}
 	return best
+}
+
+// Clear is Nearest, and empty where another one is as close or word is far from it: a
+// program may write it in place of word.
+func Clear(word string, known []string) string {
+	best := Nearest(word, known)
+	if best == "" {
+		return ""
+	}
+	least := distance(strings.ToLower(word), strings.ToLower(best))
+	for _, k := range known {
+		if k != best && distance(strings.ToLower(word), strings.ToLower(k)) <= least {
+			return ""
+		}
+	}
+	if least > max(1, len(word)/3) && !sameLetters(word, best) {
+		return ""
+	}
+	return best
+}
+
+func sameLetters(a, b string) bool {
+	sorted := func(text string) string {
+		letters := []byte(strings.ToLower(text))
+		slices.Sort(letters)
+		return string(letters)
+	}
+	return sorted(a) == sorted(b)
 }
 
 // Hint is `; did you mean "file"?` when one of known is close to word, and empty otherwise,

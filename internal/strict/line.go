@@ -8,22 +8,22 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Line is the line of a document that a place such as stores[0].access[1].paths[2] is on,
-// or of the nearest around it that is written there.
-func Line(document *yaml.Node, place string) int {
-	n, line := document, document.Line
+// Find is the node of a document where a place such as stores[0].access[1].paths[2] is
+// written, or the nearest around it that is written there.
+func Find(document *yaml.Node, place string) *yaml.Node {
+	n := document
 	if n.Kind == yaml.DocumentNode && len(n.Content) == 1 {
 		n = n.Content[0]
-		line = n.Line
 	}
+	found := n
 	for place != "" {
 		at, value, rest, ok := step(n, place)
 		if !ok {
 			break
 		}
-		n, line, place = value, at.Line, rest
+		n, found, place = value, at, rest
 	}
-	return line
+	return found
 }
 
 // maxSteps bounds how many merged maps and aliases lead to one field.

@@ -9,18 +9,19 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Mistake is one fault in the text, with its line.
+// Mistake is one fault in the text, with its place.
 type Mistake struct {
-	Line int
-	Text string
+	Line, Column int
+	Text         string
 }
 
 func (m Mistake) Error() string { return fmt.Sprintf("line %d: %s", m.Line, m.Text) }
 
 func (d *decoder) add(at *yaml.Node, format string, args ...any) {
-	m := Mistake{at.Line, fmt.Sprintf(format, args...)}
+	m := Mistake{Line: at.Line, Text: fmt.Sprintf(format, args...)}
 	if !d.known[m] {
 		d.known[m] = true
+		m.Column = at.Column
 		d.mistakes = append(d.mistakes, m)
 	}
 }

@@ -64,7 +64,7 @@ func Decode[T any](node *yaml.Node, into *T, prepare func(entry any)) []error {
 
 type decoder struct {
 	mistakes  []Mistake
-	known     map[Mistake]bool // one seen through several aliases counts once
+	known     map[Mistake]bool // without columns: one seen through several aliases counts once
 	misnomers map[misnomer]bool
 	names     map[reflect.Type][]string
 	prepare   func(entry any)

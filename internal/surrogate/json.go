@@ -19,7 +19,7 @@ func JSON(text []byte) (document *yaml.Node, halves map[*yaml.Node]bool) {
 	if !utf8.Valid(text) || !json.Valid(text) {
 		return nil, nil
 	}
-	r := reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, halves: map[*yaml.Node]bool{}}
+	r := reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, column: 1, halves: map[*yaml.Node]bool{}}
 	r.decoder.UseNumber()
 	root := r.value()
 	return &yaml.Node{Kind: yaml.DocumentNode, Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}, r.halves
@@ -31,9 +31,8 @@ type reader struct {
 	decoder *json.Decoder
 	halves  map[*yaml.Node]bool
 
-	line    int // where the last token ends, from 1
-	newline int // how much of the text is in front of that line
-	read    int // how much of it is read
+	line, column int // behind the last token, from 1
+	read         int // how much of the text is read
 }
 
 // value reads the next value, or nothing at the end of a list or a map.
@@ -43,7 +42,7 @@ func (r *reader) value() *yaml.Node {
 		return nil
 	}
 	written := r.advance()
-	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.read - r.newline}
+	n := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line, Column: r.column - utf8.RuneCount(written)}
 	switch token := token.(type) {
 	case json.Delim:
 		return r.collection(n, token)
@@ -68,15 +67,16 @@ func (r *reader) value() *yaml.Node {
 	return n
 }
 
-// advance returns the token that was just read, with what stands in front of it.
+// advance returns the token that was just read, without what stands in front of it.
 func (r *reader) advance() []byte {
-	token := r.text[r.read:r.decoder.InputOffset()]
-	r.line += bytes.Count(token, []byte("\n"))
-	if last := bytes.LastIndexByte(token, '\n'); last >= 0 {
-		r.newline = r.read + last + 1
+	read := r.text[r.read:r.decoder.InputOffset()]
+	r.read += len(read)
+	r.line += bytes.Count(read, []byte("\n"))
+	if last := bytes.LastIndexByte(read, '\n'); last >= 0 {
+		read, r.column = read[last+1:], 1
 	}
-	r.read += len(token)
-	return token
+	r.column += utf8.RuneCount(read)
+	return bytes.TrimLeft(read, " \t\r,:")
 }
 
 func (r *reader) collection(n *yaml.Node, begin json.Delim) *yaml.Node {

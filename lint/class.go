@@ -1,0 +1,248 @@
+package lint
+
+import (
+	"cmp"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/manifest"
+)
+
+const (
+	apiVersion = "secrets-store.csi.x-k8s.io/v1"
+	classKind  = "SecretProviderClass"
+	// anyNamespace is where a class is read that names no namespace.
+	anyNamespace = "default"
+)
+
+// checkedClass is a class of keymount with its meaning.
+type checkedClass struct {
+	manifest.Class
+
+	namespace string // empty for one that may be in any
+	dialect   class.Dialect
+	checked   class.Checked
+	users     []user
+}
+
+// user is a service account of a pod that mounts a class as it is.
+type user struct{ serviceAccount, namespace string }
+
+// looksLikeClass tells an object that was to be a class.
+func looksLikeClass(o manifest.Object) bool {
+	return strings.EqualFold(o.Kind, classKind) || o.Kind == "" && manifest.Text(manifest.Field(o.Node, "spec", "provider")) != "" && manifest.Field(o.Node, "spec", "parameters") != nil
+}
+
+// readClass checks the form of a class, and its parameters if they are keymount's to read.
+func (c *checker) readClass(of manifest.Class) {
+	c.checkShape(of)
+	dialect, ours := c.dialect(of.Provider)
+	switch {
+	case of.Provider == "": // told by its shape
+		return
+	case !ours:
+		c.others++
+		c.otherNames = append(c.otherNames, of.Name)
+		return
+	}
+	read := checkedClass{Class: of, namespace: c.namespace(of.Object), dialect: dialect}
+	read.checked = class.Check(dialect, cmp.Or(read.namespace, anyNamespace), of.Parameters, c.storesFor(dialect))
+	c.classes = append(c.classes, read)
+	if !c.checkPeer(&read) {
+		c.addMistakes(&read)
+	}
+}
+
+// dialect is that of a provider's classes; false for a provider that keymount is not.
+func (c *checker) dialect(provider string) (class.Dialect, bool) {
+	switch d := class.DialectOf(provider); {
+	case d != class.DialectKeymount:
+		return d, true
+	case provider == string(class.DialectKeymount), c.config != nil && c.config.serves(provider):
+		return d, true
+	}
+	return "", false
+}
+
+// addMistakes notes what the parser of mounts says.
+func (c *checker) addMistakes(of *checkedClass) {
+	for _, m := range of.checked.Mistakes {
+		node := of.Nodes[m.Parameter]
+		switch {
+		case node != nil && !isText(node), node == nil && m.Parameter == "objects" && misspelled(manifest.Field(of.Node, "spec"), "parameters"):
+			continue // told by its shape
+		case m.Reason == class.Missing && isMisspelled(of.checked, m):
+			continue // and there under another name
+		}
+		c.mistake(of, m, Error)
+	}
+	for _, m := range of.checked.Warnings {
+		c.mistake(of, m, Warning)
+	}
+}
+
+// isMisspelled tells whether a missing field or parameter is there, and has a slip in its
+// name.
+func isMisspelled(checked class.Checked, missing class.Mistake) bool {
+	return slices.ContainsFunc(checked.Mistakes, func(m class.Mistake) bool {
+		return m.Reason == class.UnknownField && m.Object == missing.Object && m.Instead == missing.Field && m.Instead != ""
+	})
+}
+
+// misspelled tells whether a map has a field under a name with a slip in it.
+func misspelled(node *yaml.Node, field string) bool {
+	if node == nil || node.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if spelling.Clear(node.Content[i].Value, []string{field}) != "" && node.Content[i].Value != field {
+			return true
+		}
+	}
+	return false
+}
+
+// mistake notes one of a class's parameters at its place in the file.
+func (c *checker) mistake(of *checkedClass, m class.Mistake, severity Severity) {
+	f := c.at(of.File, placeOf(of.Class, m.Place, m.Reason), string(m.Reason), severity, "%s", textOf(m))
+	f.Add = m.Add
+	if severity == Error || m.Reason == class.BadMode {
+		f.Fix = instead(of.Class, m)
+	}
+}
+
+// textOf is a mistake with the index of its object, and without lines to add.
+func textOf(m class.Mistake) string {
+	if m.Object >= 0 {
+		return m.Error()
+	}
+	return m.Text
+}
+
+// placeOf is the place in the file of a place in a class.
+func placeOf(of manifest.Class, at class.Place, why class.Reason) manifest.Position {
+	node := of.Nodes[at.Parameter]
+	switch {
+	case node == nil:
+		return manifest.At(parametersOf(of))
+	case why == class.UnknownParameter || why == class.NoEffect && at.Line == 0:
+		return manifest.At(of.Keys[at.Parameter])
+	}
+	return of.File.Inside(node, at.Line, at.Column)
+}
+
+// parametersOf is the nearest node of a class to its parameters.
+func parametersOf(of manifest.Class) *yaml.Node {
+	return cmp.Or(key(manifest.Field(of.Node, "spec"), "parameters"), key(of.Node, "spec"), of.Node)
+}
+
+// key is the node of a field's name.
+func key(node *yaml.Node, name string) *yaml.Node {
+	if node == nil || node.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == name {
+			return node.Content[i]
+		}
+	}
+	return nil
+}
+
+// checkShape finds what the API server or the driver refuse, or drop without a word.
+func (c *checker) checkShape(of manifest.Class) {
+	o := of.Object
+	if version := strings.TrimPrefix(o.APIVersion, "secrets-store.csi.x-k8s.io/"); version != "v1" && version != "v1alpha1" {
+		c.node(o, manifest.Field(o.Node, "apiVersion"), "api-version", Error, "%s has no version %q; write %s", classKind, version, apiVersion)
+	}
+	c.checkName(o)
+	spec := manifest.Field(o.Node, "spec")
+	if spec == nil || spec.Kind != yaml.MappingNode {
+		c.node(o, cmp.Or(key(o.Node, "spec"), o.Node), "missing", Error, "spec: missing; write provider and parameters below it")
+		return
+	}
+	c.checkFields(o, spec, "spec", "provider", "parameters", "secretObjects")
+	if of.Provider == "" && !misspelled(spec, "provider") {
+		c.node(o, cmp.Or(key(spec, "provider"), key(o.Node, "spec")), "missing", Error, "spec.provider: missing; write provider: %s", class.DialectKeymount)
+	}
+	parameters := manifest.Field(spec, "parameters")
+	switch {
+	case parameters == nil || isNull(parameters): // told by the parser
+	case parameters.Kind != yaml.MappingNode:
+		c.node(o, parameters, "not-a-text", Error, "spec.parameters: not a map of names to texts")
+	default:
+		for _, name := range slices.Sorted(maps.Keys(of.Nodes)) {
+			c.checkParameter(of, name)
+		}
+	}
+}
+
+// checkParameter finds a parameter that is no text. The API server refuses such a class.
+func (c *checker) checkParameter(of manifest.Class, name string) {
+	node := of.Nodes[name]
+	switch {
+	case isText(node):
+	case node.Kind == yaml.SequenceNode && name == "objects":
+		c.node(of.Object, of.Keys[name], "not-a-text", Error, "objects is a list, and the driver takes texts alone; write objects: | and indent the list below it")
+	case node.Kind != yaml.ScalarNode || isNull(node):
+		c.node(of.Object, of.Keys[name], "not-a-text", Error, "%s is no text, and the driver takes texts alone; write it as a text", name)
+	default:
+		f := c.node(of.Object, node, "not-a-text", Error, "%s: %s is %s to YAML, and the driver takes texts alone; write it in quotes: %q", name, node.Value, typeOf(node), node.Value)
+		f.Fix = quote(of.File, node)
+	}
+}
+
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str"
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+func typeOf(n *yaml.Node) string {
+	switch n.ShortTag() {
+	case "!!bool":
+		return "true or false"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "a number"
+}
+
+// checkFields finds fields that the API server drops.
+func (c *checker) checkFields(o manifest.Object, node *yaml.Node, place string, known ...string) {
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		name := node.Content[i]
+		if slices.Contains(known, name.Value) || name.Value == "<<" {
+			continue
+		}
+		f := c.node(o, name, "unknown-field", Error, "%s: unknown field %q%s", place, spelling.Visible(name.Value), spelling.Hint(name.Value, known))
+		if clear := spelling.Clear(name.Value, known); clear != "" && key(node, clear) == nil {
+			f.Fix = replace(o.File, name, clear)
+		}
+	}
+}
+
+// checkName holds an object's name against the rule for names.
+func (c *checker) checkName(o manifest.Object) {
+	name := manifest.Field(o.Node, "metadata", "name")
+	switch {
+	case o.Name == "" && manifest.Text(manifest.Field(o.Node, "metadata", "generateName")) == "":
+		c.node(o, cmp.Or(key(o.Node, "metadata"), o.Node), "name", Error, "metadata.name: missing; pods name the class by it")
+	case o.Name != "" && !isName(o.Name):
+		c.node(o, name, "name", Error, "metadata.name: %q is no name; it has lower-case letters, digits, dashes and dots, 253 at most", spelling.Visible(spelling.CutName(o.Name)))
+	}
+	if namespace := o.Namespace; namespace != "" && (!isName(namespace) || strings.Contains(namespace, ".") || len(namespace) > 63) {
+		c.node(o, manifest.Field(o.Node, "metadata", "namespace"), "name", Error,
+			"metadata.namespace: %q is no namespace; it has lower-case letters, digits and dashes, 63 at most", spelling.Visible(spelling.CutName(namespace)))
+	}
+}
+
+func isName(text string) bool {
+	return len(text) <= 253 && regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`).MatchString(text)
+}

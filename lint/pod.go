@@ -1,0 +1,229 @@
+package lint
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/manifest"
+)
+
+const driver = "secrets-store.csi.k8s.io"
+
+// pod is a pod, or a template of pods.
+type pod struct {
+	manifest.Pod
+
+	namespace string // empty for one that may be in any
+	volumes   []volume
+}
+
+// volume is one of the driver's in a pod.
+type volume struct {
+	node       *yaml.Node
+	name       string
+	attributes *yaml.Node // may be nil
+	class      string
+}
+
+// readPod keeps a pod with the driver's volumes.
+func (c *checker) readPod(of manifest.Pod) {
+	p := pod{Pod: of, namespace: c.namespace(of.Object)}
+	for _, node := range items(manifest.Field(of.Spec, "volumes")) {
+		csi := manifest.Field(node, "csi")
+		if manifest.Text(manifest.Field(csi, "driver")) != driver {
+			continue
+		}
+		attributes := manifest.Field(csi, "volumeAttributes")
+		p.volumes = append(p.volumes, volume{
+			node: node, name: manifest.Text(manifest.Field(node, "name")), attributes: attributes, class: manifest.Text(manifest.Field(attributes, attrClass)),
+		})
+	}
+	c.pods = append(c.pods, p)
+}
+
+// attrClass names the class in a pod's volume.
+const attrClass = "secretProviderClass"
+
+// items are those of a list; none of anything else.
+func items(list *yaml.Node) []*yaml.Node {
+	if list == nil || list.Kind != yaml.SequenceNode {
+		return nil
+	}
+	all := make([]*yaml.Node, len(list.Content))
+	for i, item := range list.Content {
+		all[i] = manifest.Resolved(item)
+	}
+	return all
+}
+
+// checkPod checks a pod's volumes, and what its containers do with them.
+func (c *checker) checkPod(p *pod) {
+	var mounted []*checkedClass
+	for _, v := range p.volumes {
+		c.checkVolume(p, v)
+		of := c.find(p, v)
+		if of == nil {
+			continue
+		}
+		mounted = append(mounted, of)
+		c.checkMounts(p, v, c.merged(p, v, of))
+	}
+	c.checkEnv(p, mounted)
+}
+
+// checkVolume checks the volume as it is written.
+func (c *checker) checkVolume(p *pod, v volume) {
+	csi := manifest.Field(v.node, "csi")
+	if readOnly := manifest.Field(csi, "readOnly"); manifest.Text(readOnly) != "true" {
+		f := c.node(p.Object, cmp.Or(readOnly, manifest.Field(csi, "driver")), "read-only", Error, "volume %q: the driver mounts it only with readOnly: true", v.name)
+		f.Fix = readOnlyFix(p.File, csi, readOnly)
+	}
+	if v.class == "" {
+		c.node(p.Object, cmp.Or(key(csi, "volumeAttributes"), key(v.node, "csi")), "missing", Error, "volume %q: volumeAttributes name no secretProviderClass", v.name)
+	}
+	if v.attributes == nil || v.attributes.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(v.attributes.Content); i += 2 {
+		name, value := v.attributes.Content[i], manifest.Resolved(v.attributes.Content[i+1])
+		if isText(value) {
+			continue
+		}
+		f := c.node(p.Object, value, "not-a-text", Error, "volumeAttributes: %s is no text, and the API server takes texts alone; write it in quotes", name.Value)
+		if value.Kind == yaml.ScalarNode && !isNull(value) {
+			f.Fix = quote(p.File, value)
+		}
+	}
+}
+
+// readOnlyFix writes readOnly: true, behind the driver's name where there is none.
+func readOnlyFix(f *manifest.File, csi, readOnly *yaml.Node) *Edit {
+	if readOnly != nil {
+		if readOnly.ShortTag() != "!!bool" {
+			return nil
+		}
+		return replace(f, readOnly, "true")
+	}
+	name := key(csi, "driver")
+	value := manifest.Field(csi, "driver")
+	e := replace(f, value, "")
+	if e == nil || name.Line != value.Line {
+		return nil
+	}
+	written := []rune(f.Line(e.Line))
+	switch rest := strings.TrimLeft(string(written[e.End-1:]), " "); {
+	case csi.Style&yaml.FlowStyle != 0 && name.Style&yaml.DoubleQuotedStyle == 0:
+		return &Edit{e.Line, e.End, e.End, ", readOnly: true"}
+	case csi.Style&yaml.FlowStyle == 0 && rest == "":
+		end := "\n"
+		if bytes.Contains(f.Text, []byte("\r\n")) {
+			end = "\r\n"
+		}
+		return &Edit{e.Line, e.End, e.End, end + strings.Repeat(" ", name.Column-1) + "readOnly: true"}
+	}
+	return nil
+}
+
+// find is the class that a volume mounts; nil for one that is not among the files.
+func (c *checker) find(p *pod, v volume) *checkedClass {
+	if v.class == "" {
+		return nil
+	}
+	var elsewhere *checkedClass
+	var near *checkedClass // in a namespace that may be the pod's
+	var beside []string    // names of classes of the pod's namespace
+	for i := range c.classes {
+		switch of := &c.classes[i]; {
+		case of.namespace == p.namespace && of.Name == v.class:
+			return of
+		case of.Name == v.class && (of.namespace == "" || p.namespace == ""):
+			near = of
+		case of.Name == v.class:
+			elsewhere = of
+		case of.namespace == p.namespace:
+			beside = append(beside, of.Name)
+		}
+	}
+	node := manifest.Field(v.attributes, attrClass)
+	switch {
+	case near != nil:
+		return near
+	case elsewhere != nil:
+		c.node(p.Object, node, "other-namespace", Error, "class %q is in namespace %q, and a pod of namespace %q can mount classes of its own alone", v.class, elsewhere.namespace, p.namespace)
+	case len(beside) > 0 && !slices.Contains(c.otherNames, v.class):
+		c.node(p.Object, node, "no-class", Warning, "class %q is not among the files, and others of its namespace are%s", v.class, spelling.Hint(v.class, beside))
+	}
+	return nil
+}
+
+// merged is the class as the pod mounts it: the pod's attributes win over its parameters.
+func (c *checker) merged(p *pod, v volume, of *checkedClass) class.Checked {
+	own := map[string]string{}
+	for _, name := range attributeNames(v.attributes) {
+		own[name] = manifest.Text(manifest.Field(v.attributes, name))
+	}
+	if len(own) == 0 {
+		of.users = append(of.users, user{p.ServiceAccount, p.namespace})
+		return of.checked
+	}
+	parameters := maps.Clone(of.Parameters)
+	maps.Copy(parameters, own)
+	checked := class.Check(of.dialect, cmp.Or(p.namespace, of.namespace, anyNamespace), parameters, c.storesFor(of.dialect))
+	known := map[string]bool{}
+	for _, m := range slices.Concat(of.checked.Mistakes, of.checked.Warnings) {
+		known[m.Error()] = true
+	}
+	at := manifest.Class{Object: p.Object, Nodes: map[string]*yaml.Node{}, Keys: map[string]*yaml.Node{}}
+	for name := range own {
+		at.Nodes[name], at.Keys[name] = manifest.Field(v.attributes, name), key(v.attributes, name)
+	}
+	for i, m := range slices.Concat(checked.Mistakes, checked.Warnings) {
+		if known[m.Error()] {
+			continue
+		}
+		c.ofAttributes(at, v, m, map[bool]Severity{true: Error, false: Warning}[i < len(checked.Mistakes)])
+	}
+	c.overridden = append(c.overridden, overridden{p: p, v: v, of: of, checked: checked})
+	return checked
+}
+
+// ofAttributes notes a mistake of a class with a pod's attributes, at the attribute.
+func (c *checker) ofAttributes(at manifest.Class, v volume, m class.Mistake, severity Severity) {
+	if at.Nodes[m.Parameter] == nil {
+		c.node(at.Object, v.attributes, string(m.Reason), severity, "class %q with these attributes: %s", v.class, textOf(m))
+		return
+	}
+	f := c.at(at.File, placeOf(at, m.Place, m.Reason), string(m.Reason), severity, "volumeAttributes: %s", textOf(m))
+	f.Add = m.Add
+	if severity == Error {
+		f.Fix = instead(at, m)
+	}
+}
+
+// attributeNames are those of a volume that are parameters of the class.
+func attributeNames(attributes *yaml.Node) (names []string) {
+	if attributes == nil || attributes.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(attributes.Content); i += 2 {
+		if name := attributes.Content[i].Value; name != attrClass && isText(manifest.Resolved(attributes.Content[i+1])) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// overridden is a class with a pod's attributes.
+type overridden struct {
+	p       *pod
+	v       volume
+	of      *checkedClass
+	checked class.Checked
+}

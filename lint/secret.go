@@ -1,0 +1,146 @@
+package lint
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/manifest"
+)
+
+// synced is a Secret that the driver makes of a class's files.
+type synced struct {
+	of   *checkedClass
+	node *yaml.Node // of its name
+	name string
+	typ  string
+	keys []string
+}
+
+// checkSecrets checks the secretObjects of all classes.
+func (c *checker) checkSecrets() {
+	c.secrets = map[string][]synced{}
+	for i := range c.classes {
+		for _, s := range c.secretObjects(&c.classes[i]) {
+			c.checkMaker(s)
+			c.secrets[s.name] = append(c.secrets[s.name], s)
+		}
+	}
+}
+
+// checkMaker finds a Secret that another class makes, too.
+func (c *checker) checkMaker(s synced) {
+	for _, before := range c.secrets[s.name] {
+		if s.of != before.of && s.of.namespace == before.of.namespace {
+			c.node(s.of.Object, s.node, "secret-twice", Warning, "Secret %q is made of class %q, too (%s:%d); the driver writes one over the other",
+				s.name, before.of.Name, before.of.File.Name, before.node.Line)
+			return
+		}
+	}
+}
+
+func (c *checker) secretObjects(of *checkedClass) (all []synced) {
+	list := manifest.Field(of.Node, "spec", "secretObjects")
+	if list == nil || isNull(list) {
+		return nil
+	}
+	if list.Kind != yaml.SequenceNode {
+		c.node(of.Object, list, "secret-object", Error, "spec.secretObjects: not a list; write each as {secretName: ..., type: Opaque, data: [{objectName: ..., key: ...}]}")
+		return nil
+	}
+	for _, node := range list.Content {
+		if node = manifest.Resolved(node); node.Kind != yaml.MappingNode {
+			c.node(of.Object, node, "secret-object", Error, "not a map; write {secretName: ..., type: Opaque, data: [{objectName: ..., key: ...}]}")
+			continue
+		}
+		s := c.secretObject(of, node)
+		if slices.ContainsFunc(all, func(before synced) bool { return before.name == s.name && before.typ == s.typ }) && s.name != "" {
+			c.node(of.Object, s.node, "secret-twice", Error, "Secret %q of type %s is there twice; put the data of both into one", s.name, s.typ)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (c *checker) secretObject(of *checkedClass, node *yaml.Node) synced {
+	c.checkFields(of.Object, node, "secretObjects", "secretName", "type", "labels", "annotations", "data")
+	s := synced{of: of, node: cmp.Or(manifest.Field(node, "secretName"), node), name: manifest.Text(manifest.Field(node, "secretName")), typ: manifest.Text(manifest.Field(node, "type"))}
+	if s.name == "" && !misspelled(node, "secretName") {
+		c.node(of.Object, node, "secret-object", Error, "secretObjects: secretName missing; the driver makes no Secret without it")
+	}
+	if s.typ == "" && !misspelled(node, "type") {
+		c.node(of.Object, node, "secret-object", Error, "secretObjects: type missing; the driver makes no Secret without it, write type: Opaque")
+	}
+	if s.name != "" && !isName(s.name) {
+		c.node(of.Object, s.node, "name", Error, "secretName: %q is no name; it has lower-case letters, digits, dashes and dots, 253 at most", spelling.Visible(spelling.CutName(s.name)))
+	}
+	data := manifest.Field(node, "data")
+	if data == nil || data.Kind != yaml.SequenceNode || len(data.Content) == 0 {
+		c.node(of.Object, cmp.Or(data, node), "secret-object", Error, "secretObjects: data missing; list the files of the Secret, each as {objectName: ..., key: ...}")
+		return s
+	}
+	for _, entry := range data.Content {
+		s.keys = append(s.keys, c.secretData(of, manifest.Resolved(entry)))
+	}
+	c.checkKeys(s)
+	return s
+}
+
+// secretData checks one key of a Secret, and returns it.
+func (c *checker) secretData(of *checkedClass, node *yaml.Node) string {
+	if node.Kind != yaml.MappingNode {
+		c.node(of.Object, node, "secret-object", Error, "not a map; write {objectName: ..., key: ...}")
+		return ""
+	}
+	c.checkFields(of.Object, node, "secretObjects.data", "objectName", "key")
+	file, name := manifest.Field(node, "objectName"), strings.TrimSpace(manifest.Text(manifest.Field(node, "key")))
+	if name == "" {
+		c.node(of.Object, node, "secret-object", Error, "secretObjects.data: key missing; name the key of the Secret")
+	}
+	switch text := strings.TrimSpace(manifest.Text(file)); {
+	case text == "":
+		c.node(of.Object, node, "secret-object", Error, "secretObjects.data: objectName missing; name the file that it is made of")
+	case len(of.checked.Mistakes) == 0 && !hasFile(of.checked, text):
+		c.node(of.Object, file, "secret-file", Error, "objectName: no object of the class writes a file %q%s", spelling.Visible(text), spelling.Hint(text, fileNames(of.checked)))
+	}
+	return name
+}
+
+// hasFile tells whether an object writes a file, or may: one file for each key of a secret.
+func hasFile(checked class.Checked, file string) bool {
+	return slices.ContainsFunc(checked.Objects, func(o class.Object) bool {
+		if !o.Folder {
+			return o.File == file
+		}
+		return o.File == path.Dir(file)
+	})
+}
+
+func fileNames(checked class.Checked) []string {
+	names := make([]string, len(checked.Objects))
+	for i, o := range checked.Objects {
+		names[i] = o.File
+	}
+	return names
+}
+
+// checkKeys finds keys that a type of Secret has to have: the API server refuses it
+// otherwise.
+func (c *checker) checkKeys(s synced) {
+	wanted := map[string][]string{
+		"kubernetes.io/tls":              {"tls.crt", "tls.key"},
+		"kubernetes.io/dockerconfigjson": {".dockerconfigjson"},
+		"kubernetes.io/dockercfg":        {".dockercfg"},
+		"kubernetes.io/ssh-auth":         {"ssh-privatekey"},
+	}
+	for _, name := range wanted[s.typ] {
+		if !slices.Contains(s.keys, name) {
+			c.node(s.of.Object, s.node, "secret-key", Error, "Secret %q of type %s needs the key %s", s.name, s.typ, name)
+		}
+	}
+}
