@@ -70,6 +70,9 @@ func encode(t *testing.T, value any) []byte {
 	return b.Bytes()
 }
 
+// told is what editors say in place of a pattern; other programs pass over it.
+const told = "patternErrorMessage"
+
 // with is an object with more keys.
 func with(o, more object) object {
 	all := object{}
@@ -150,7 +153,10 @@ func (m maker) of(what reflect.Type, kind string) object {
 	case what.Kind() == reflect.Pointer:
 		return m.of(what.Elem(), kind)
 	case what == reflect.TypeFor[time.Duration]():
-		return object{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`}
+		return object{
+			"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`,
+			told: "A duration is written as 25s, 1m30s or 2h.",
+		}
 	case what == reflect.TypeFor[config.Access]():
 		rules := m.of(reflect.TypeFor[[]config.Rule](), kind)
 		return object{"anyOf": []object{{"const": "store"}, rules}}
@@ -207,13 +213,13 @@ func enums() map[string][]string {
 func forms() map[string]object {
 	strings := func(more object) object { return object{"items": with(object{"type": "string"}, more)} }
 	return map[string]object{
-		"Config.sockets":       with(strings(object{"pattern": `(^|/)[a-zA-Z0-9_-]{1,30}\.sock$`}), object{"minItems": 1}),
+		"Config.sockets":       with(strings(object{"pattern": `(^|/)[a-zA-Z0-9_-]{1,30}\.sock$`, told: "A socket is named after the provider of the classes: keymount.sock."}), object{"minItems": 1}),
 		"Config.issuers":       {"minItems": 1},
 		"Config.stateFolder":   {"pattern": "^/", "examples": []string{"/run/keymount/state"}},
-		"Config.metrics":       {"pattern": `^.*:[0-9]{1,5}$`, "examples": []string{":9090", "127.0.0.1:9090"}},
-		"Store.name":           {"pattern": `^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`},
+		"Config.metrics":       {"pattern": `^.*:[0-9]{1,5}$`, told: "Write :9090 for every address, or 127.0.0.1:9090 for this machine alone.", "examples": []string{":9090", "127.0.0.1:9090"}},
+		"Store.name":           {"pattern": `^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`, told: "Lower-case letters, digits and dashes, 63 at most."},
 		"Audit.keep":           {"minimum": 0},
-		"Vault.addresses":      strings(object{"pattern": "^https?://", "examples": []string{"https://vault:8200"}}),
+		"Vault.addresses":      strings(object{"pattern": "^https?://", told: "An address is written as https://host:port.", "examples": []string{"https://vault:8200"}}),
 		"Vault.mounts":         {"additionalProperties": object{"enum": []vault.Engine{vault.KV1, vault.KV2, vault.Other}}},
 		"Rule.namespaces":      with(strings(object{"minLength": 1}), object{"examples": [][]string{{"shop"}, {"team-*"}}}),
 		"Rule.serviceAccounts": with(strings(object{"minLength": 1}), object{"examples": [][]string{{"*"}}}),
@@ -310,7 +316,7 @@ func objects() object {
 	own := map[string]object{
 		"key": {"type": anything}, "passwordKey": {"type": anything}, "version": {"type": anything},
 		"optional":     {"type": "boolean", "default": false},
-		"mode":         {"type": []string{"string", "integer"}, "pattern": `^(0o)?0?[0-7]{3}$`, "default": "0444", "examples": []string{"0400", "0440"}},
+		"mode":         {"type": []string{"string", "integer"}, "pattern": `^(0o)?0?[0-7]{3}$`, "default": "0444", "examples": []string{"0400", "0440"}, told: `A mode is octal and in quotes, such as "0400".`},
 		"path":         {"type": "string", "minLength": 1, "examples": []string{"secret/shop/db"}},
 		"file":         {"type": "string", "pattern": `^([^/.]|\.[^.]|\.$)`, "examples": []string{"db/password", "tls/"}},
 		"args":         {"type": "object"},
