@@ -21,9 +21,6 @@ import (
 	"github.com/keymount/keymount/provider/providertest"
 )
 
-// republish is the interval of Mount calls of a kept demo; the kubelet's is a minute.
-const republish = time.Second
-
 func newDemo() *cobra.Command {
 	var reveal, keep bool
 	var vault demoVault
@@ -164,6 +161,7 @@ func (s *scene) showStage() {
 	s.table([][]string{
 		s.store.shown,
 		{"keymount.yaml", "the operator's rules: a namespace reads below its own name"},
+		{"class.yaml", "the class of the pod, as it would be applied"},
 		{"jwks.json", "the keys of a token issuer, in place of the API server"},
 		{"keymount.sock", "the provider, as 'keymount serve' runs it"},
 		{"volume", "the pod's volume: " + volume},
@@ -230,72 +228,17 @@ func (s *scene) deny(ctx context.Context) error {
 	return nil
 }
 
-// keep plays the kubelet until ctrl-C: it publishes the volume again and again.
-func (s *scene) keep(ctx context.Context) error {
-	executable, err := os.Executable()
-	if err != nil {
-		executable = "keymount"
-	}
-	s.heading("6. It keeps running; the volume is published again every " + republish.String() + ". In another terminal:")
-	s.say(`   alias keymount=%s; cd %s
-   cat volume/db/password
-%s   keymount config check --config keymount.yaml
-
-   ctrl-C ends the demo and removes the folder.
-
-`, shellQuoted(executable), shellQuoted(s.folder), s.store.hint)
-	last := s.result.After
-	ticker := time.NewTicker(republish)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			last = s.again(ctx, last)
-			if s.out.err != nil {
-				return s.out.err
-			}
-		}
-	}
-}
-
-// again publishes once more and tells the changes or the failure.
-func (s *scene) again(ctx context.Context, last []demoFile) []demoFile {
-	versions, err := s.call(ctx, s.pod, s.store.objects(), s.volume)
-	if ctx.Err() != nil {
-		return last
-	}
-	var files []demoFile
-	if err == nil {
-		files, err = s.look(versions, last)
-	}
-	if err != nil {
-		s.say("   %s  %s\n", time.Now().Format(time.TimeOnly), s.style.red(status.Convert(err).Message()))
-		return last
-	}
-	for _, f := range files {
-		if f.Changed {
-			s.say("   %s  %s %s, version %s\n", time.Now().Format(time.TimeOnly), f.Path, s.style.green("changed"), short(f.Version))
-		}
-	}
-	return files
-}
-
 // call plays the kubelet and the driver: a fresh token, one Mount, the files.
 func (s *scene) call(ctx context.Context, pod auth.Pod, objects, target string) (map[string]string, error) {
-	token, err := s.issuer.Sign(s.issuer.ClaimsFor(pod, s.store.audience))
-	if err != nil {
-		return nil, err
-	}
 	parameters := map[string]string{"objects": objects, "store": s.store.name}
 	if s.store.role != "" {
 		parameters["role"] = s.store.role
 	}
-	return s.driver.Mount(ctx, providertest.Volume{
-		Pod: pod, Class: demoClass, Parameters: parameters,
-		Tokens: map[string]string{s.store.audience: token},
-	}, target)
+	tokens, err := tokensOf(s.issuer, pod, []string{s.store.audience})
+	if err != nil {
+		return nil, err
+	}
+	return s.driver.Mount(ctx, providertest.Volume{Pod: pod, Class: demoClass, Parameters: parameters, Tokens: tokens}, target)
 }
 
 // look reads the files back from the volume, as the pod would.

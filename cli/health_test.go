@@ -59,14 +59,14 @@ func TestHealthOfASocket(t *testing.T) {
 }
 
 // What the tests' driver is made for stays out of what runs on a node: the demo
-// alone plays the driver.
+// and mount alone play the driver.
 func TestNoTestDriverOnANode(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("found %d files: %v", len(files), err)
 	}
 	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "demo") || file == "stage.go" {
+		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "demo") || file == "stage.go" || file == "mount.go" {
 			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)

@@ -98,7 +98,7 @@ func (r *rendering) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	picked, err := r.pick(cmd, as)
+	picked, err := pickFrom(cmd, r.class, r.name, as)
 	if err != nil {
 		return err
 	}
@@ -137,28 +137,7 @@ func (r *rendering) check() (as trial.Account, err error) {
 	if err := errors.Join(r.bundle.check(), r.live.check()); err != nil {
 		return as, err
 	}
-	if r.as != "" {
-		if as, err = trial.ParseAccount(r.as); err != nil {
-			return as, usagef("--as: %w", err)
-		}
-	}
-	return as, nil
-}
-
-func (r *rendering) pick(cmd *cobra.Command, as trial.Account) (trial.Picked, error) {
-	files, err := manifest.Read([]string{r.class}, false, cmd.InOrStdin())
-	if err != nil {
-		return trial.Picked{}, err
-	}
-	picked, err := trial.Pick(files, r.name, as)
-	if err != nil {
-		name := r.class
-		if name == manifest.Stdin {
-			name = manifest.StdinName
-		}
-		return picked, fmt.Errorf("%s: %w", name, err)
-	}
-	return picked, nil
+	return parseAs(r.as)
 }
 
 // open reads --config, or makes up the stores that the class names. The files that the
@@ -172,7 +151,7 @@ func (r *rendering) open(cmd *cobra.Command, class trial.Class) (c *config.Confi
 		return nil, false, err
 	}
 	c, err = text.Config(all.All())
-	if err == nil && !class.Served(c) {
+	if err == nil && class.Socket(c) == "" {
 		r.note(cmd, "%s has no socket %s.sock, so that a node would not get this class: it has provider: %s", r.config, class.Provider, class.Provider)
 	}
 	return c, text.Values(), err

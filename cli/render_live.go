@@ -93,7 +93,7 @@ func (l *liveIssuer) Token(ctx context.Context, audience string) (string, error)
 // refused names the right that is missing.
 func (l *liveIssuer) refused(err error) error {
 	pod := l.try.Pod
-	if !strings.Contains(err.Error(), "(Forbidden)") {
+	if !strings.Contains(err.Error(), " is forbidden: ") {
 		return fmt.Errorf("ask for a token of service account %s/%s: %w", pod.Namespace, pod.ServiceAccount, err)
 	}
 	return fmt.Errorf("you may not ask for a token of service account %s/%s: that takes the right to create serviceaccounts/token in namespace %s; "+

@@ -116,9 +116,7 @@ func (r rendered) print(w io.Writer, s style) {
 	}
 	printRows(w, rows)
 	for _, f := range r.Files {
-		if r.revealed && f.isLong() {
-			_, _ = fmt.Fprintf(w, "\n%s\n%s", s.bold(f.Path+":"), indented(f.Value))
-		}
+		f.printLong(w, s, r.revealed)
 	}
 	r.printReads(w)
 	for _, warning := range r.Warnings {
@@ -138,6 +136,13 @@ func (f renderedFile) shown(revealed bool) string {
 		return fmt.Sprintf("%d bytes, below", f.Bytes)
 	}
 	return f.Value
+}
+
+// printLong prints a value that does not fit the table.
+func (f renderedFile) printLong(w io.Writer, s style, revealed bool) {
+	if revealed && f.isLong() {
+		_, _ = fmt.Fprintf(w, "\n%s\n%s", s.bold(f.Path+":"), indented(f.Value))
+	}
 }
 
 // isLong tells values that do not fit the table.

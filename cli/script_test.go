@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/keymount/keymount/cli"
+	"github.com/keymount/keymount/provider/providertest"
 )
 
 func TestMain(m *testing.M) {
@@ -24,12 +25,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(cli.RunAs(context.Background(), os.Args[0], os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
-	testscript.Main(m, map[string]func(){"keymount": keymount, "kubectl-keymount": keymount, "kubectl_complete-keymount": keymount})
+	testscript.Main(m, map[string]func(){"keymount": keymount, "kubectl-keymount": keymount, "kubectl_complete-keymount": keymount, "kubectl": kubectl})
 }
 
 // TestScripts runs testdata/script: what a person sees, as documentation. Beside
 // the usual commands there are "exits CODE PROGRAM ARGS...", "up CONFIG" and "down" around
-// the part of a script in which keymount serves, and "trail", which makes audit trails.
+// the part of a script in which keymount serves, "trail", which makes audit trails, and
+// "issuer", which makes a key for tokens. The program kubectl is the one of kubectl_test.go.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -41,7 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Values[servedKey{}] = new(served)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "down": down, "trail": trail},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": up, "down": down, "trail": trail, "issuer": issuer},
 	})
 }
 
@@ -63,6 +65,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// issuer makes an issuer of tokens: its key in issuer.pem, its public keys in jwks.json.
+func issuer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: issuer NAME")
+	}
+	made, err := providertest.NewIssuer(args[0], "test")
+	ts.Check(err)
+	key, err := made.PrivateKey()
+	ts.Check(err)
+	set, err := made.KeySet()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("issuer.pem"), key, 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("jwks.json"), set, 0o600))
 }
 
 // served is the keymount that a script has brought up; nil for none.

@@ -9,12 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 
 	"filippo.io/age"
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/node"
+	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/all"
 	"github.com/keymount/keymount/store/bundle"
@@ -23,6 +26,8 @@ import (
 const (
 	demoIssuer = "https://demo.keymount.invalid"
 	demoClass  = "shop-api"
+	// demoNamespace is that of the pod and its class.
+	demoNamespace = "shop"
 )
 
 // demoStore is the store of the demo's secrets: a bundle, or a user's Vault.
@@ -62,6 +67,27 @@ audit: {file: audit.jsonl}
 `
 }
 
+// classYAML is the pod's class, as it would be applied.
+func (d demoStore) classYAML() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, `apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: %s, namespace: %s}
+spec:
+  provider: %s
+  parameters:
+    store: %s
+`, demoClass, demoNamespace, provider.Name, d.name)
+	if d.role != "" {
+		fmt.Fprintf(&text, "    role: %s\n", d.role)
+	}
+	text.WriteString("    objects: |\n")
+	for line := range strings.Lines(d.objects()) {
+		text.WriteString("      " + line)
+	}
+	return text.String()
+}
+
 // stage is a node in a folder: a store, an issuer, the provider and a volume.
 type stage struct {
 	folder  string
@@ -71,13 +97,14 @@ type stage struct {
 	issuer  *providertest.Issuer
 	store   demoStore
 	driver  *providertest.Driver
+	node    *demoNode
 	strikes []func() error // the steps that take the stage down, last first
 }
 
 // setStage builds a stage, with the store that open opens; strike takes it down
 // again.
 func setStage(ctx context.Context, open func(context.Context, *stage) (demoStore, error)) (s *stage, err error) {
-	s = &stage{pod: auth.Pod{Namespace: "shop", Name: "api-0", UID: "0b6f1d1c-7a5e-4f0e-9a4e-5d2c7f1e8a01", ServiceAccount: "api"}}
+	s = &stage{pod: auth.Pod{Namespace: demoNamespace, Name: "api-0", UID: "0b6f1d1c-7a5e-4f0e-9a4e-5d2c7f1e8a01", ServiceAccount: "api"}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.strike())
@@ -142,8 +169,13 @@ func (s *stage) fillFolder() error {
 	if err != nil {
 		return err
 	}
+	issuer, err := s.issuer.PrivateKey()
+	if err != nil {
+		return err
+	}
 	return s.write(map[string]string{
-		"jwks.json": string(keys), "keymount.yaml": s.store.keymountYAML(), "version.key": rand.Text() + rand.Text(),
+		"jwks.json": string(keys), "issuer.pem": string(issuer), "version.key": rand.Text() + rand.Text(),
+		configName: s.store.keymountYAML(), className: s.store.classYAML(),
 	})
 }
 
@@ -191,24 +223,64 @@ shop/features: {checkout: {express: true}}
 	}, nil
 }
 
+// The files of the stage that a kept demo reads again.
+const (
+	configName = "keymount.yaml"
+	className  = "class.yaml"
+)
+
+// startProvider starts the stage's node. strike ends it.
 func (s *stage) startProvider(ctx context.Context) error {
-	c, err := config.Load(filepath.Join(s.folder, "keymount.yaml"), all.All())
+	c, err := config.Load(filepath.Join(s.folder, configName), all.All())
 	if err != nil {
 		return err
 	}
-	// The provider outlives ctrl-C by a moment: strike ends it, after the story.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	opened, err := node.Open(ctx, c, nodeOptions("", quiet(os.Stderr), io.Discard))
-	if err != nil {
-		cancel()
+	if s.node, err = startNode(ctx, c); err != nil {
 		return err
 	}
-	stopped := make(chan error, 1)
-	go func() { stopped <- opened.Run(ctx) }()
-	s.strikes = append(s.strikes, func() error { cancel(); return <-stopped })
+	s.strikes = append(s.strikes, func() error { return s.node.stop() })
 	if s.driver, err = providertest.Dial(c.Sockets[0]); err != nil {
 		return err
 	}
 	s.strikes = append(s.strikes, s.driver.Close)
+	return nil
+}
+
+// demoNode is a node of this process.
+type demoNode struct {
+	config *config.Config
+	stop   func() error // and wait for its end; once
+}
+
+// startNode outlives ctrl-C by a moment: the story ends it.
+func startNode(ctx context.Context, c *config.Config) (*demoNode, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	opened, err := node.Open(ctx, c, nodeOptions("", quiet(os.Stderr), io.Discard))
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- opened.Run(ctx) }()
+	return &demoNode{c, sync.OnceValue(func() error { cancel(); return <-stopped })}, nil
+}
+
+// restart has the node run with another keymount.yaml, or with the one before where that
+// fails.
+func (s *stage) restart(ctx context.Context, c *config.Config) error {
+	before := s.node
+	if err := before.stop(); err != nil {
+		return err
+	}
+	started, err := startNode(ctx, c)
+	if err != nil {
+		again, failed := startNode(ctx, before.config)
+		if failed != nil {
+			return errors.Join(err, failed)
+		}
+		s.node = again
+		return err
+	}
+	s.node = started
 	return nil
 }

@@ -122,6 +122,7 @@ func uncompleted() map[string]string {
 		"render --name": "is among what CLASS has, once that is there", "render --as": "likewise", "render --pod": "a cluster knows them", "render --context": "kubectl knows them",
 		"convert --store": "names something to be made", "convert --namespace": free, "lint --namespace": free,
 		"init class --name": "names something to be made", "init class --namespace": free, "init class --role": free, "init class --path": free,
+		"mount --name": "likewise", "mount --as": "likewise", "mount --audience": free,
 		"bundle encrypt --recipient": free, "bundle rekey --recipient": free,
 	}
 }

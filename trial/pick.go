@@ -247,7 +247,12 @@ func accountsOf(users []user) []string {
 	return names
 }
 
-// Served tells whether a node with that keymount.yaml listens for the class's provider.
-func (c Class) Served(of *config.Config) bool {
-	return slices.ContainsFunc(of.Sockets, func(socket string) bool { return path.Base(socket) == c.Provider+".sock" })
+// Socket is the socket on which a node with that keymount.yaml listens for the class's
+// provider; empty where it does not.
+func (c Class) Socket(of *config.Config) string {
+	i := slices.IndexFunc(of.Sockets, func(socket string) bool { return path.Base(socket) == c.Provider+".sock" })
+	if i < 0 {
+		return ""
+	}
+	return of.Sockets[i]
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -66,6 +67,35 @@ func (i *Issuer) PublicKey() (string, error) {
 		return "", fmt.Errorf("encode the public key: %w", err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
+
+// The headers of an issuer's PEM block.
+const (
+	pemName, pemKeyID = "Issuer", "Key-Id"
+	pemType           = "PRIVATE KEY"
+)
+
+// PrivateKey is the issuer in PEM, for [ParseIssuer]: its key, name and key id.
+func (i *Issuer) PrivateKey() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(i.key)
+	if err != nil {
+		return nil, fmt.Errorf("encode the private key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemType, Headers: map[string]string{pemName: i.Name, pemKeyID: i.KeyID}, Bytes: der}), nil
+}
+
+// ParseIssuer reads what [Issuer.PrivateKey] writes.
+func ParseIssuer(data []byte) (*Issuer, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != pemType || block.Headers[pemName] == "" {
+		return nil, errors.New("is not the key of an issuer, as 'keymount demo --keep' leaves it in issuer.pem")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, isEC := parsed.(*ecdsa.PrivateKey)
+	if err != nil || !isEC || key.Curve != elliptic.P256() {
+		return nil, errors.New("holds another key than 'keymount demo --keep' makes")
+	}
+	return &Issuer{Name: block.Headers[pemName], KeyID: block.Headers[pemKeyID], key: key}, nil
 }
 
 // Claims are what a service account token says. The zero value of a field leaves
