@@ -45,7 +45,8 @@ func newInitClass() *cobra.Command {
 		Short: "Print a SecretProviderClass to start from",
 		Long: `Print a SecretProviderClass with one object, of the form that --form names, and the fields that it
 may have as comments. With --config the store has to be in that keymount.yaml, and a role is
-written where its kind needs one.`,
+written where its kind needs one. 'keymount lint' tells what is wrong with the class that becomes
+of it.`,
 		Example: `  keymount init class --name api -n shop --path secret/shop/db > class.yaml
   keymount init class --config keymount.yaml --store prod --form template`,
 		Args: noArgs,

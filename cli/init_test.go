@@ -24,6 +24,7 @@ const initConfig = `stores:
     access: store
   - name: local
     bundle: {file: secrets.age, identityFile: key.txt}
+    access: [{namespaces: [shop], serviceAccounts: ["*"], paths: ["secret/{namespace}/**"]}]
 `
 
 // What init class prints is a class to the schema and to the parser of mounts, of each form,
@@ -51,6 +52,7 @@ func TestInitClass(t *testing.T) {
 				t.Errorf("%s of %s: role %q", form, store, parameters["role"])
 			}
 			parsesInMount(t, parameters)
+			lintsClean(t, file, text)
 			_, asJSON, _ := run(t, append(args, "-o", "json")...)
 			var same any
 			if err := json.Unmarshal([]byte(asJSON), &same); err != nil {
@@ -96,6 +98,19 @@ func fitsSchema(t *testing.T, name, text string) any {
 		t.Errorf("%v\n%s", err, text)
 	}
 	return value
+}
+
+// lintsClean has lint find nothing in a class for this keymount.yaml, whose rules say what
+// may be read.
+func lintsClean(t *testing.T, config, text string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "class.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errOut := run(t, "lint", "--strict", "--config", config, file); code != 0 {
+		t.Errorf("lint: exit code %d, %s%s", code, out, errOut)
+	}
 }
 
 func parametersOf(t *testing.T, text string) map[string]string {

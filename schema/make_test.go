@@ -312,17 +312,15 @@ func (m maker) text(section, field string) string {
 
 // objects is the list of a class's objects.
 func objects() object {
-	anything := []string{"string", "integer", "number", "boolean"} // a text, quoted or not
 	own := map[string]object{
-		"key": {"type": anything}, "passwordKey": {"type": anything}, "version": {"type": anything},
 		"optional":     {"type": "boolean", "default": false},
-		"mode":         {"type": []string{"string", "integer"}, "pattern": `^(0o)?0?[0-7]{3}$`, "default": "0444", "examples": []string{"0400", "0440"}, told: `A mode is octal and in quotes, such as "0400".`},
-		"path":         {"type": "string", "minLength": 1, "examples": []string{"secret/shop/db"}},
-		"file":         {"type": "string", "pattern": `^([^/.]|\.[^.]|\.$)`, "examples": []string{"db/password", "tls/"}},
+		"mode":         {"pattern": `^(0o)?0?[0-7]{3}$`, "default": "0444", "examples": []string{"0400", "0440"}, told: `A mode is octal and in quotes, such as "0400".`},
+		"path":         {"minLength": 1, "examples": []string{"secret/shop/db"}},
+		"file":         {"pattern": `^([^/.]|\.[^.]|\.$)`, "examples": []string{"db/password", "tls/"}},
 		"args":         {"type": "object"},
-		"passwordFrom": with(fieldsOf(class.PasswordFields(), map[string]object{"key": {"type": anything}}), object{"required": []string{"path", "key"}}),
+		"passwordFrom": with(fieldsOf(class.PasswordFields(), unquoted(), nil), object{"required": []string{"path", "key"}}),
 	}
-	entry := with(fieldsOf(class.Fields(), own), object{"required": []string{"path", "file"}})
+	entry := with(fieldsOf(class.Fields(), unquoted(), own), object{"required": []string{"path", "file"}})
 	entry["allOf"] = []object{
 		{"if": has("template"), "then": without("key", "format", "encoding")},
 		{"if": has("passwordKey"), "then": without("passwordFrom")},
@@ -342,13 +340,16 @@ func without(fields ...string) object {
 	return object{"not": object{"anyOf": some}}
 }
 
-// fieldsOf is a map of fields, each a text unless own says more.
-func fieldsOf(fields []class.Field, own map[string]object) object {
+// unquoted is the type of a text that need not be in quotes.
+func unquoted() []string { return []string{"string", "number", "boolean"} }
+
+// fieldsOf is a map of fields, each of this type unless own says more.
+func fieldsOf(fields []class.Field, of any, own map[string]object) object {
 	properties := object{}
 	for _, field := range fields {
-		made := with(object{"type": "string", "description": field.Meaning}, own[field.Name])
+		made := with(object{"type": of, "description": field.Meaning}, own[field.Name])
 		if field.Values != nil {
-			made["enum"] = field.Values
+			made["type"], made["enum"] = "string", field.Values
 		}
 		properties[field.Name] = made
 	}
@@ -360,7 +361,7 @@ func fieldsOf(fields []class.Field, own map[string]object) object {
 func classSchema() object {
 	text := object{"type": "string"}
 	texts := object{"type": "object", "additionalProperties": text}
-	parameters := with(fieldsOf(class.Parameters(), map[string]object{
+	parameters := with(fieldsOf(class.Parameters(), "string", map[string]object{
 		"objects": {"minLength": 1, "contentMediaType": "application/yaml", "contentSchema": object{"$ref": "#/definitions/objects"}},
 	}), object{"required": []string{"objects"}, "description": "What keymount reads for the pod. Parameters are texts: objects is a list in YAML behind a |."})
 	closed := func(properties object, required ...string) object {

@@ -20,7 +20,7 @@ import (
 	"github.com/keymount/keymount/store/all"
 )
 
-func compile(t *testing.T, name string) *jsonschema.Schema {
+func compile(t testing.TB, name string) *jsonschema.Schema {
 	t.Helper()
 	text, err := schema.Read(name)
 	if err != nil {
@@ -275,6 +275,26 @@ func parse(parameters map[string]string) error {
 	return err
 }
 
+// FuzzObjects looks for objects that the parser takes and the schema does not: an editor
+// would mark what works.
+func FuzzObjects(f *testing.F) {
+	for text := range objectCases() {
+		f.Add("[" + text + "]")
+	}
+	against := compile(f, schema.Objects)
+	f.Fuzz(func(t *testing.T, text string) {
+		if parse(map[string]string{"objects": text}) != nil {
+			t.Skip()
+		}
+		if _, err := documents([]byte(text)); err != nil {
+			t.Skip() // what JSON cannot have
+		}
+		if err := validate(against, []byte(text)); err != nil {
+			t.Errorf("the parser takes %q: %v", text, err)
+		}
+	})
+}
+
 // Every field that the parser reads is in the schema, with a meaning, and no other.
 func TestFields(t *testing.T) {
 	text, err := schema.Read(schema.Class)
@@ -309,4 +329,43 @@ func TestFields(t *testing.T) {
 			t.Errorf("fields (-parser +schema):\n%s", diff)
 		}
 	}
+}
+
+// The chart's own schema, which Helm reads, has the names and types of keymount.yaml. It asks
+// no more: what is wrong with a value keymount says better.
+func TestChartAgrees(t *testing.T) {
+	type definitions map[string]struct{ Properties map[string]map[string]any }
+	var chart, own struct{ Definitions definitions }
+	for file, into := range map[string]any{"../deploy/chart/values.schema.json": &chart, "config.json": &own} {
+		if err := json.Unmarshal(read(t, file), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, definition := range own.Definitions {
+		for field, property := range definition.Properties {
+			want, got := typeOf(property), typeOf(chart.Definitions[name].Properties[field])
+			if got != want {
+				t.Errorf("deploy/chart/values.schema.json: %s.%s is %s, and %s in keymount.yaml", name, field, got, want)
+			}
+		}
+	}
+}
+
+// typeOf is the type of a value, however its schema spells it.
+func typeOf(property map[string]any) string {
+	reference, _ := property["$ref"].(string)
+	switch {
+	case strings.HasSuffix(reference, "/strings"):
+		return "array"
+	case strings.HasSuffix(reference, "/texts"):
+		return "object"
+	case reference != "":
+		return reference
+	case property["type"] == nil && property["enum"] != nil:
+		return "string"
+	case property["anyOf"] != nil:
+		return "one of several"
+	}
+	text, _ := property["type"].(string)
+	return text
 }
