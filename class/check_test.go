@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/class"
+	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/kind"
 )
 
@@ -91,7 +93,7 @@ func TestCheckFindsAll(t *testing.T) {
 	if len(checked.Mistakes) != many || checked.Mistakes[many-1].Line != many {
 		t.Errorf("%d mistakes, %+v", len(checked.Mistakes), checked.Mistakes[len(checked.Mistakes)-1])
 	}
-	if got := checked.Mistakes[3].Error(); got != "objects[3]: not a map; write {path: ..., key: ..., file: ...}" {
+	if got := checked.Mistakes[3].Whole(); got != "objects[3]: not a map; write {path: ..., key: ..., file: ...}" {
 		t.Error(got)
 	}
 }
@@ -107,4 +109,45 @@ func TestCheckAnyStore(t *testing.T) {
 			t.Errorf("%s: %v %v", dialect, show(checked.Mistakes), show(checked.Warnings))
 		}
 	}
+}
+
+// FuzzCheckAgrees holds Check against a mount: it finds a mistake exactly where a mount is
+// refused, in the same words, and the same warnings.
+func FuzzCheckAgrees(f *testing.F) {
+	for _, seed := range []string{
+		"- {path: a, key: b, file: c}", "- path: a\n  fiel: b\n", "[{objectName: a, secretPath: b, filePermission: 256}]", "- 1\n- 2\n", "- {path: a, template: '{{ .x }', file: c}",
+		"- &a {}\n", "- {path: a, passwordFrom: {path: b}, format: jks, file: c}", "x: [", "- {path: a, file: /c, mode: 256}\n- {path: a, key: b, file: c}\n",
+	} {
+		f.Add(seed, "role", "x")
+		f.Add(seed, "roleName", "x")
+		f.Add(seed, "strict", "true")
+	}
+	stores := map[string]class.Store{"default": {Traits: kind.Traits{Roles: access.Optional, Versions: true}}}
+	f.Fuzz(func(t *testing.T, objects, name, text string) {
+		for _, dialect := range []class.Dialect{class.DialectKeymount, class.DialectVault, class.DialectOpenBao} {
+			parameters := map[string]string{"objects": objects, name: text}
+			if strings.HasPrefix(name, "csi.storage.k8s.io/") || name == "secretProviderClass" || !utf8.ValidString(objects+" "+name+" "+text) {
+				return // JSON, as which a mount gets it, has other texts then
+			}
+			call := callParts{dialect: dialect, volume: providertest.Volume{Pod: pod(), Class: "app", Parameters: parameters, Tokens: map[string]string{audience: "x"}}}.call(t)
+			request, err := class.Parse(call, stores)
+			checked := class.Check(dialect, pod().Namespace, parameters, stores)
+			if (err == nil) != (len(checked.Mistakes) == 0) {
+				t.Fatalf("%s: a mount says %v, and Check %v", dialect, err, show(checked.Mistakes))
+			}
+			const most = 20 // that a mount spells out
+			for i, m := range checked.Mistakes {
+				if whole := strings.ReplaceAll(m.Whole(), "\n", "\n  "); i < most && !strings.Contains(err.Error(), m.Whole()) && !strings.Contains(err.Error(), whole) {
+					t.Errorf("%s: a mount lacks %q: %v", dialect, m.Whole(), err)
+				}
+			}
+			var warnings []string
+			for _, w := range checked.Warnings {
+				warnings = append(warnings, w.Whole())
+			}
+			if diff := cmp.Diff(request.Warnings, warnings); diff != "" {
+				t.Errorf("%s: warnings: %s", dialect, diff)
+			}
+		}
+	})
 }

@@ -69,7 +69,7 @@ func checkClashes(objects []Object, nodes []*yaml.Node, field string, m *mistake
 			err = taken.AddFile(o.File, o.Index)
 		}
 		if err != nil {
-			m.add(inText(nameObjects, o.Index, field, fieldOf(nodes[o.Index], field)), Clash, "%s: %w", field, err)
+			m.add(inText(o.Index, field, fieldOf(nodes[o.Index], field)), Clash, "%s: %w", field, err)
 		}
 	}
 }

@@ -151,7 +151,7 @@ func (p *entry) at(field string) Place {
 	if node == nil {
 		node = p.node
 	}
-	return inText(nameObjects, p.index, field, node)
+	return inText(p.index, field, node)
 }
 
 // readFields calls unknown for a field that is not in known.
@@ -163,7 +163,7 @@ func (p *entry) readFields(known []string, unknown func(Place, Reason, string, .
 	}
 	for i := 0; i+1 < len(p.node.Content); i += 2 {
 		key := p.node.Content[i]
-		at := inText(nameObjects, p.index, key.Value, key)
+		at := inText(p.index, key.Value, key)
 		switch {
 		case !slices.Contains(known, key.Value):
 			m := unknown(at, UnknownField, p.within+"unknown field %q%s", Shorten(key.Value), spelling.Hint(key.Value, known))

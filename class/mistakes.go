@@ -63,11 +63,8 @@ type Mistake struct {
 	err error // with the object's index, as the error of a mount has it
 }
 
-// Error is the text as the error of a mount has it.
-func (m Mistake) Error() string { return m.err.Error() }
-
-// Unwrap is the cause.
-func (m Mistake) Unwrap() error { return errors.Unwrap(m.err) }
+// Whole is the text as the error of a mount has it.
+func (m *Mistake) Whole() string { return m.err.Error() }
 
 // split takes the lines to add out of the text.
 func (m *Mistake) split(text, add string) { m.Text, m.Add = text, strings.TrimPrefix(add, "\n") }
@@ -78,9 +75,9 @@ func ofParameter(name string) Place { return Place{Parameter: name, Object: -1} 
 // ofClass is the class as a whole.
 func ofClass() Place { return Place{Object: -1} }
 
-// inText is the place of a node in a parameter's text.
-func inText(parameter string, object int, field string, node *yaml.Node) Place {
-	return Place{parameter, object, field, node.Line, node.Column}
+// inText is the place of a node in the text of the objects.
+func inText(object int, field string, node *yaml.Node) Place {
+	return Place{nameObjects, object, field, node.Line, node.Column}
 }
 
 // lined is an error at a line of a parameter's text.
@@ -112,7 +109,7 @@ type mistakes struct {
 // path notes where an object names its secret.
 func (m *mistakes) path(object int, node *yaml.Node, field string) {
 	if m.most > 0 {
-		m.paths = append(m.paths, inText(nameObjects, object, field, fieldOf(node, field)))
+		m.paths = append(m.paths, inText(object, field, fieldOf(node, field)))
 	}
 }
 
@@ -153,11 +150,11 @@ func (m *mistakes) err(r Request) error {
 	}
 	class := fmt.Sprintf("SecretProviderClass %s/%s", Shorten(r.Pod.Namespace), r.Class)
 	if len(m.all) == 1 {
-		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0])
+		return fmt.Errorf("%w: %s: %w", ErrRequest, class, m.all[0].err)
 	}
 	errs := make([]error, len(m.all))
 	for i, one := range m.all {
-		errs[i] = one
+		errs[i] = one.err
 	}
 	text := strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "\n  ")
 	if m.more > 0 {
@@ -172,8 +169,8 @@ func texts(warnings []Mistake) []string {
 		return nil
 	}
 	all := make([]string, len(warnings))
-	for i, w := range warnings {
-		all[i] = w.Error()
+	for i := range warnings {
+		all[i] = warnings[i].Whole()
 	}
 	return all
 }

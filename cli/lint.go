@@ -67,7 +67,7 @@ The exit code is 0 without an error, 1 with one, and 2 for a wrong command line.
   keymount lint -R . --format sarif > keymount.sarif`,
 		Args:              fileArgs(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return f.check(cmd) },
-		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+		RunE:              f.run,
 	}
 	f.addTo(command)
 	return command

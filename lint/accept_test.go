@@ -23,11 +23,11 @@ func errorsOf(findings []lint.Finding) (errs []lint.Finding) {
 	return errs
 }
 
-func read(t testing.TB, names ...string) []*manifest.File {
-	t.Helper()
+func read(tb testing.TB, names ...string) []*manifest.File {
+	tb.Helper()
 	files, err := manifest.Read(names, true, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return files
 }

@@ -120,7 +120,7 @@ func (c *checker) mistake(of *checkedClass, m class.Mistake, severity Severity) 
 // textOf is a mistake with the index of its object, and without lines to add.
 func textOf(m class.Mistake) string {
 	if m.Object >= 0 {
-		return m.Error()
+		return m.Whole()
 	}
 	return m.Text
 }
@@ -222,8 +222,8 @@ func (c *checker) checkFields(o manifest.Object, node *yaml.Node, place string, 
 			continue
 		}
 		f := c.node(o, name, "unknown-field", Error, "%s: unknown field %q%s", place, spelling.Visible(name.Value), spelling.Hint(name.Value, known))
-		if clear := spelling.Clear(name.Value, known); clear != "" && key(node, clear) == nil {
-			f.Fix = replace(o.File, name, clear)
+		if meant := spelling.Clear(name.Value, known); meant != "" && key(node, meant) == nil {
+			f.Fix = replace(o.File, name, meant)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (c *checker) readConfigs(files []*manifest.File) {
 	c.configs = map[*manifest.File]bool{}
 	var good []*config.Config
 	for _, f := range files {
-		if isConfig(f) && (c.o.Config == nil || f.Name != c.o.Config.Name) {
+		if c.isConfig(f) && (c.o.Config == nil || f.Name != c.o.Config.Name) {
 			if read := c.readConfig(f); read != nil {
 				good = append(good, read)
 			}
@@ -45,14 +45,21 @@ func (c *checker) readConfigs(files []*manifest.File) {
 }
 
 // isConfig tells a keymount.yaml, or values of the chart with one in them.
-func isConfig(f *manifest.File) bool {
+func (c *checker) isConfig(f *manifest.File) bool {
 	if len(f.Objects) == 0 || f.Objects[0].Kind != "" || f.Objects[0].APIVersion != "" {
 		return false
 	}
 	node := f.Objects[0].Node
-	isList := func(n *yaml.Node) bool { return n != nil && n.Kind == yaml.SequenceNode }
-	inValues := manifest.Field(node, "config", "stores")
-	return isList(manifest.Field(node, "stores")) || isList(inValues) && len(inValues.Content) > 0 // the chart's defaults have none
+	return c.hasStore(manifest.Field(node, "stores")) || c.hasStore(manifest.Field(node, "config", "stores"))
+}
+
+// hasStore tells a list of stores from one of something else by the fields that no other
+// program has.
+func (c *checker) hasStore(list *yaml.Node) bool {
+	return slices.ContainsFunc(items(list), func(store *yaml.Node) bool {
+		isKind := func(k kind.Kind) bool { return key(store, k.Name()) != nil }
+		return key(store, "access") != nil || slices.ContainsFunc(c.o.Kinds, isKind)
+	})
 }
 
 func (c *checker) readConfig(f *manifest.File) *config.Config {

@@ -38,7 +38,7 @@ func fixLine(line string, of []Finding) (string, []Finding) {
 	var made []Finding
 	for next, found := len(text)+1, 0; found < len(of); found++ {
 		e := of[found].Fix
-		if e.Column < 1 || e.End < e.Column || e.End > next || e.End > len(text)+1 {
+		if e.Column < 1 || e.End < e.Column || e.End > next || e.Column >= next || e.End > len(text)+1 {
 			continue
 		}
 		text = slices.Concat(text[:e.Column-1], []rune(e.Text), text[e.End-1:])

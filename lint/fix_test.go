@@ -45,7 +45,7 @@ func TestFix(t *testing.T) {
 			got := fixedText(t, name, before)
 			golden := name + ".after"
 			if *update {
-				if err := os.WriteFile(golden, got, 0o600); err != nil {
+				if err := os.WriteFile(golden, got, 0o600); err != nil { //nolint:gosec // a file of this repository
 					t.Fatal(err)
 				}
 			}

@@ -93,6 +93,7 @@ func Check(files []*manifest.File, o Options) Result {
 			}
 		}
 	}
+	c.index()
 	c.checkSecrets()
 	for i := range c.pods {
 		c.checkPod(&c.pods[i])
@@ -129,6 +130,8 @@ type checker struct {
 	config    *known // nil without one
 
 	classes []checkedClass
+	byName  map[string][]*checkedClass
+	names   map[string][]string // of classes, by their namespaces
 	pods    []pod
 	others  int
 	// otherNames are the names of classes of other providers.
@@ -159,6 +162,16 @@ func (c *checker) read(object manifest.Object) {
 	}
 	if p, ok := object.Pod(); ok {
 		c.readPod(p)
+	}
+}
+
+// index makes the classes known by name, once all are read.
+func (c *checker) index() {
+	c.byName, c.names = map[string][]*checkedClass{}, map[string][]string{}
+	for i := range c.classes {
+		of := &c.classes[i]
+		c.byName[of.Name] = append(c.byName[of.Name], of)
+		c.names[of.namespace] = append(c.names[of.namespace], of.Name)
 	}
 }
 

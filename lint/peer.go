@@ -45,10 +45,10 @@ func (c *checker) checkPeer(of *checkedClass) bool {
 // unknownNames are those that the dialect of a class does not know.
 func unknownNames(checked class.Checked) (parameters, fields []string) {
 	for _, m := range slices.Concat(checked.Mistakes, checked.Warnings) {
-		switch m.Reason {
-		case class.UnknownParameter:
+		if m.Reason == class.UnknownParameter {
 			parameters = append(parameters, m.Parameter)
-		case class.UnknownField:
+		}
+		if m.Reason == class.UnknownField {
 			fields = append(fields, m.Field)
 		}
 	}

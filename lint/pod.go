@@ -136,31 +136,42 @@ func (c *checker) find(p *pod, v volume) *checkedClass {
 	if v.class == "" {
 		return nil
 	}
-	var elsewhere *checkedClass
-	var near *checkedClass // in a namespace that may be the pod's
-	var beside []string    // names of classes of the pod's namespace
-	for i := range c.classes {
-		switch of := &c.classes[i]; {
-		case of.namespace == p.namespace && of.Name == v.class:
-			return of
-		case of.Name == v.class && (of.namespace == "" || p.namespace == ""):
-			near = of
-		case of.Name == v.class:
-			elsewhere = of
+	var own, near, elsewhere []*checkedClass // near may be of the pod's namespace
+	for _, of := range c.byName[v.class] {
+		switch {
 		case of.namespace == p.namespace:
-			beside = append(beside, of.Name)
+			own = append(own, of)
+		case of.namespace == "" || p.namespace == "":
+			near = append(near, of)
+		default:
+			elsewhere = append(elsewhere, of)
 		}
 	}
+	beside := c.names[p.namespace]
 	node := manifest.Field(v.attributes, attrClass)
 	switch {
-	case near != nil:
-		return near
-	case elsewhere != nil:
-		c.node(p.Object, node, "other-namespace", Error, "class %q is in namespace %q, and a pod of namespace %q can mount classes of its own alone", v.class, elsewhere.namespace, p.namespace)
+	case len(own) > 0:
+		return nearest(own, p.File.Name)
+	case len(near) > 0:
+		return nearest(near, p.File.Name)
+	case len(elsewhere) > 0:
+		c.node(p.Object, node, "other-namespace", Error, "class %q is in namespace %q, and a pod of namespace %q can mount classes of its own alone", v.class, elsewhere[0].namespace, p.namespace)
 	case len(beside) > 0 && !slices.Contains(c.otherNames, v.class):
 		c.node(p.Object, node, "no-class", Warning, "class %q is not among the files, and others of its namespace are%s", v.class, spelling.Hint(v.class, beside))
 	}
 	return nil
+}
+
+// nearest is the class in the file with most of the path of another: folders may hold the
+// same objects for several clusters.
+func nearest(classes []*checkedClass, file string) *checkedClass {
+	shared := func(of *checkedClass) (n int) {
+		for n < len(file) && n < len(of.File.Name) && file[n] == of.File.Name[n] {
+			n++
+		}
+		return n
+	}
+	return slices.MaxFunc(classes, func(a, b *checkedClass) int { return shared(a) - shared(b) })
 }
 
 // merged is the class as the pod mounts it: the pod's attributes win over its parameters.
@@ -178,14 +189,14 @@ func (c *checker) merged(p *pod, v volume, of *checkedClass) class.Checked {
 	checked := class.Check(of.dialect, cmp.Or(p.namespace, of.namespace, anyNamespace), parameters, c.storesFor(of.dialect))
 	known := map[string]bool{}
 	for _, m := range slices.Concat(of.checked.Mistakes, of.checked.Warnings) {
-		known[m.Error()] = true
+		known[m.Whole()] = true
 	}
 	at := manifest.Class{Object: p.Object, Nodes: map[string]*yaml.Node{}, Keys: map[string]*yaml.Node{}}
 	for name := range own {
 		at.Nodes[name], at.Keys[name] = manifest.Field(v.attributes, name), key(v.attributes, name)
 	}
 	for i, m := range slices.Concat(checked.Mistakes, checked.Warnings) {
-		if known[m.Error()] {
+		if known[m.Whole()] {
 			continue
 		}
 		c.ofAttributes(at, v, m, map[bool]Severity{true: Error, false: Warning}[i < len(checked.Mistakes)])

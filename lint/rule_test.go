@@ -62,7 +62,7 @@ func TestRulesAreDocumented(t *testing.T) {
 	_, after, marked := strings.Cut(rest, end)
 	want := before + begin + table + end + after
 	if *update && marked {
-		if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(want), 0o600); err != nil { //nolint:gosec // a file of this repository
 			t.Fatal(err)
 		}
 	} else if diff := cmp.Diff(want, string(text)); diff != "" {

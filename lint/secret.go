@@ -36,7 +36,7 @@ func (c *checker) checkSecrets() {
 // checkMaker finds a Secret that another class makes, too.
 func (c *checker) checkMaker(s synced) {
 	for _, before := range c.secrets[s.name] {
-		if s.of != before.of && s.of.namespace == before.of.namespace {
+		if s.of.Name != before.of.Name && s.of.namespace == before.of.namespace {
 			c.node(s.of.Object, s.node, "secret-twice", Warning, "Secret %q is made of class %q, too (%s:%d); the driver writes one over the other",
 				s.name, before.of.Name, before.of.File.Name, before.node.Line)
 			return

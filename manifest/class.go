@@ -31,9 +31,12 @@ func (o Object) Class() (Class, bool) {
 	if parameters == nil || parameters.Kind != yaml.MappingNode {
 		return c, true
 	}
-	for i := 0; i+1 < len(parameters.Content); i += 2 {
-		name, value := parameters.Content[i].Value, Resolved(parameters.Content[i+1])
-		c.Nodes[name], c.Keys[name] = value, parameters.Content[i]
+	for _, e := range entries(parameters, new(maxMerges)) {
+		name, value := e.key.Value, Resolved(e.value)
+		if c.Nodes[name] != nil {
+			continue // a merged map has it, too
+		}
+		c.Nodes[name], c.Keys[name] = value, e.key
 		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" {
 			c.Parameters[name] = value.Value
 		}

@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	// Stdin names standard input among the files, and StdinName is what messages call it.
-	Stdin     = "-"
+	// Stdin names standard input among the files.
+	Stdin = "-"
+	// StdinName is what messages call it.
 	StdinName = "standard input"
 	// maxBytes bounds one file. An API server takes no object of more than 1.5 MiB.
 	maxBytes = 16 << 20
@@ -197,12 +198,42 @@ func field(node *yaml.Node, name string) *yaml.Node {
 	if node = Resolved(node); node == nil || node.Kind != yaml.MappingNode {
 		return nil
 	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value == name {
-			return Resolved(node.Content[i+1])
+	for _, e := range entries(node, new(maxMerges)) {
+		if e.key.Value == name {
+			return Resolved(e.value)
 		}
 	}
 	return nil
+}
+
+// entry is a field of a map.
+type entry struct{ key, value *yaml.Node }
+
+// maxMerges bounds the maps merged into one: a few lines could stand for millions.
+const maxMerges = 1000
+
+// entries are the fields of a map, and behind them those of the maps merged into it (<<), as
+// long as there are merges left.
+func entries(node *yaml.Node, left *int) (all []entry) {
+	var merged []entry
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if key.Value != "<<" || key.ShortTag() != "!!merge" {
+			all = append(all, entry{key, value})
+			continue
+		}
+		from := []*yaml.Node{value}
+		if value = Resolved(value); value.Kind == yaml.SequenceNode {
+			from = value.Content
+		}
+		for _, m := range from {
+			if m = Resolved(m); m.Kind == yaml.MappingNode && *left > 0 {
+				*left--
+				merged = append(merged, entries(m, left)...)
+			}
+		}
+	}
+	return append(all, merged...)
 }
 
 // Resolved is the node that an alias stands for, or the node itself.

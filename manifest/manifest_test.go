@@ -69,6 +69,35 @@ func TestClass(t *testing.T) {
 	}
 }
 
+// TestMerges reads what stands in merged maps: the map's own fields win.
+func TestMerges(t *testing.T) {
+	const text = `
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: api}
+labels: &more {store: b, objects: "[]"}
+spec:
+  <<: [{provider: keymount}, {provider: vault}]
+  parameters: {store: prod, <<: [*more, {role: r, objects: x}]}
+`
+	c, _ := manifest.Parse("x.yaml", []byte(text)).Objects[0].Class()
+	if diff := cmp.Diff(map[string]string{"store": "prod", "objects": "[]", "role": "r"}, c.Parameters); diff != "" || c.Provider != "keymount" {
+		t.Errorf("provider %q %s", c.Provider, diff)
+	}
+}
+
+// TestMergesAreBounded has a few lines that stand for more fields than there is memory.
+func TestMergesAreBounded(t *testing.T) {
+	text := "a0: &a0 {b: c}\n"
+	for n := range 30 {
+		text += fmt.Sprintf("a%d: &a%d {<<: [%s]}\n", n+1, n+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", n), 9), ","))
+	}
+	f := manifest.Parse("x.yaml", []byte(text+"spec: {<<: *a30}\n"))
+	if got := manifest.Field(f.Objects[0].Node, "spec", "none"); got != nil {
+		t.Error(got)
+	}
+}
+
 func TestPod(t *testing.T) {
 	const spec = "spec: {serviceAccountName: api, containers: [{name: a}]}"
 	for kind, text := range map[string]string{

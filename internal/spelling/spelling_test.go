@@ -35,3 +35,16 @@ func TestHint(t *testing.T) {
 		t.Errorf("without known names: %q, want none", got)
 	}
 }
+
+// TestClear replaces a word by another only where a person would, too.
+func TestClear(t *testing.T) {
+	known := []string{"path", "key", "file", "mode", "store", "role", "format", "template"}
+	for word, want := range map[string]string{
+		"fiel": "file", "kye": "key", "filee": "file", "Mode": "mode", "formats": "format", "templat": "template",
+		"kex": "key", "rope": "role", "windows": "", "xy": "", "stole": "store", "fole": "", "": "",
+	} {
+		if got := spelling.Clear(word, known); got != want {
+			t.Errorf("%q becomes %q, want %q", word, got, want)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package lint_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keymount/keymount/lint"
+	"github.com/keymount/keymount/manifest"
+)
+
+const goodClass = `apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: app, namespace: shop}
+spec:
+  provider: keymount
+  parameters:
+    objects: |
+      - {path: secret/shop/db, key: password, file: password, mode: "0444"}
+  secretObjects:
+    - {secretName: db, type: Opaque, data: [{objectName: password, key: password}]}
+`
+
+const goodPod = `apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: shop}
+spec:
+  securityContext: {runAsUser: 1000}
+  containers:
+    - {name: main, image: shop, volumeMounts: [{name: secrets, mountPath: /secrets}]}
+  volumes:
+    - {name: secrets, csi: {driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: {secretProviderClass: app}}}
+`
+
+const goodConfig = `stores:
+  - name: default
+    bundle: {file: secrets.age, identityFile: key.txt}
+    access: [{namespaces: [shop], serviceAccounts: [default], paths: ["secret/{namespace}/**"]}]
+`
+
+// TestFiles has files that belong together, or do not.
+func TestFiles(t *testing.T) {
+	bare := func(text string) string { return strings.ReplaceAll(text, ", namespace: shop", "") }
+	secretly := strings.ReplaceAll(goodClass, "0444", "0400") // nobody but root can read it
+	tests := map[string]struct {
+		files     []string // name, text and so on
+		namespace string
+		want      []string // file rule severity
+	}{
+		"all is well":                         {files: []string{"class.yaml", goodClass, "pod.yaml", goodPod, "keymount.yaml", goodConfig}},
+		"a pod mounts the class beside it":    {files: []string{"dev/class.yaml", goodClass, "prod/class.yaml", secretly, "dev/pod.yaml", goodPod}},
+		"and not one that is further away":    {files: []string{"dev/class.yaml", goodClass, "prod/class.yaml", secretly, "prod/pod.yaml", goodPod}, want: []string{"prod/pod.yaml unreadable error"}},
+		"no namespace may be any":             {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}},
+		"a class without one as well":         {files: []string{"class.yaml", bare(goodClass), "pod.yaml", goodPod}},
+		"a namespace by flag":                 {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}, namespace: "web", want: []string{"pod.yaml other-namespace error"}},
+		"the right namespace by flag":         {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}, namespace: "shop"},
+		"a class of another provider":         {files: []string{"class.yaml", strings.Replace(goodClass, "keymount", "aws", 1), "other.yaml", strings.Replace(strings.Replace(goodClass, "name: app", "name: other", 1), "secretName: db", "secretName: x", 1), "pod.yaml", goodPod}},
+		"a list of stores of something else":  {files: []string{"shops.yaml", "stores: [{city: Bern, street: x}]\n"}},
+		"two configurations are none":         {files: []string{"class.yaml", strings.Replace(goodClass, "secret/shop", "secret/web", 1), "a.yaml", goodConfig, "b.yaml", goodConfig}},
+		"one is, though the other is broken":  {files: []string{"class.yaml", strings.Replace(goodClass, "secret/shop", "secret/web", 1), "a.yaml", goodConfig, "b.yaml", strings.Replace(goodConfig, "file:", "fiel:", 1)}, want: []string{"class.yaml denied error", "b.yaml config error"}},
+		"other objects are none of its trade": {files: []string{"x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {stores: a}\n", "values.yaml", "config: {stores: []}\n", "text.json", "[1, 2]"}},
+		"merged maps":                         {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n  provider: keymount\n", "x: &base {provider: keymount}\nspec:\n  <<: *base\n", 1)}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var files []*manifest.File
+			for i := 0; i < len(test.files); i += 2 {
+				files = append(files, manifest.Parse(test.files[i], []byte(test.files[i+1])))
+			}
+			var got []string
+			r := lint.Check(files, options(test.namespace, nil))
+			for _, f := range r.Findings {
+				got = append(got, f.File+" "+f.Rule+" "+string(f.Severity))
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s%s", diff, written(r.Findings))
+			}
+		})
+	}
+}
+
+// TestSARIF has the parts that the schema of SARIF 2.1.0 requires.
+func TestSARIF(t *testing.T) {
+	files := []*manifest.File{manifest.Parse("/work/a b/class.yaml", []byte(strings.Replace(goodClass, "file:", "fiel:", 1))), manifest.Parse("t.yaml", []byte("a: {{ .Values.x }"))}
+	log := lint.SARIF(lint.Check(files, options("", nil)).Findings, "v1", "/work")
+	run := log.Runs[0]
+	if log.Version != "2.1.0" || run.Tool.Driver.Name == "" || len(run.Tool.Driver.Rules) != len(lint.Rules()) {
+		t.Errorf("%+v", run.Tool)
+	}
+	if len(run.Results) != 2 {
+		t.Fatalf("%d results", len(run.Results))
+	}
+	fixed, whole := run.Results[0], run.Results[1]
+	if got := fixed.Locations[0].Physical; got.Artifact.URI != "a%20b/class.yaml" || got.Region.StartLine != 8 || got.Region.StartColumn != 47 {
+		t.Errorf("%+v", got)
+	}
+	if got := fixed.Fixes[0].Changes[0].Replacements[0]; got.Inserted.Text != "file" || got.Deleted.EndColumn != 51 {
+		t.Errorf("%+v", got)
+	}
+	for _, r := range run.Results {
+		if run.Tool.Driver.Rules[r.RuleIndex].ID != r.RuleID || r.Message.Text == "" || r.Level != lint.Error && r.Level != lint.Warning {
+			t.Errorf("%+v", r)
+		}
+	}
+	if whole.Locations[0].Physical.Region != nil {
+		t.Error("a finding of a whole file has a region, whose lines begin at 1")
+	}
+}
