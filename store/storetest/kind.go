@@ -36,7 +36,8 @@ type KindSubject struct {
 //   - a fingerprint is equal for equal settings, can be written as JSON, and differs
 //     for another store;
 //   - a path has one spelling, and no text gets past the rules;
-//   - an opened store has the abilities of its traits.
+//   - an opened store has the abilities of its traits;
+//   - a stand-in of made-up secrets has these and no other, if the settings are [kind.MadeUp].
 func Kind(t *testing.T, s KindSubject) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T){
@@ -50,6 +51,7 @@ func Kind(t *testing.T, s KindSubject) {
 		"places":       s.testPlaces,
 		"layers":       s.testLayers,
 		"traits":       s.testTraits,
+		"made up":      s.testMadeUp,
 	} {
 		t.Run(name, test)
 	}
