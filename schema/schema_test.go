@@ -20,23 +20,23 @@ import (
 	"github.com/keymount/keymount/store/all"
 )
 
-func compile(t testing.TB, name string) *jsonschema.Schema {
-	t.Helper()
+func compile(tb testing.TB, name string) *jsonschema.Schema {
+	tb.Helper()
 	text, err := schema.Read(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	compiler := jsonschema.NewCompiler()
 	if err := compiler.AddResource(schema.Address(name), document); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	compiled, err := compiler.Compile(schema.Address(name))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return compiled
 }
