@@ -137,7 +137,9 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	}
 	folder.Restore(ctx)
 	lines := observe.NewLog(o.Log)
-	metrics.MeasureVolumes(func() observe.States { return lines.Volumes(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter)) })
+	metrics.MeasureVolumes(func() observe.States {
+		return lines.Volumes(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter))
+	})
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       o.Version,
 		Backends:      backends,
