@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,7 @@ type converted struct {
 }
 
 func newConvert() *cobra.Command {
+	storeName := regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 	var options convert.Options
 	var to string
 	var force, deep bool
@@ -62,6 +64,9 @@ was converted, and 1 when something has no counterpart; what has one is printed 
   keymount convert -n shop --store prod class.yaml -o json`,
 		Args: fileArgs(),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !storeName.MatchString(options.Store) {
+				return usagef("--store is %q; a name is made of lower-case letters, digits and dashes, 63 at most", options.Store)
+			}
 			files, err := manifest.Read(args, deep, cmd.InOrStdin())
 			if err != nil {
 				return err

@@ -25,7 +25,9 @@ import (
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/convert"
 	"github.com/keymount/keymount/internal/secret"
+	"github.com/keymount/keymount/lint"
 	"github.com/keymount/keymount/manifest"
+	keymount "github.com/keymount/keymount/node"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/all"
@@ -72,6 +74,7 @@ func TestInputs(t *testing.T) {
 			}
 			result := convert.Convert(files, convert.Options{})
 			wants(t, strings.TrimSuffix(input, ".yaml")+".want", outputOf(t, result))
+			lints(t, result)
 			readTruth(t, strings.TrimSuffix(input, ".yaml")+".truth.yaml").check(t, result)
 		})
 	}
@@ -96,6 +99,27 @@ func outputOf(t *testing.T, r *convert.Result) string {
 	fmt.Fprintln(&out, "-- REPORT.txt --")
 	r.Report(&out)
 	return out.String()
+}
+
+// lints has lint find nothing in what came out.
+func lints(t *testing.T, r *convert.Result) {
+	t.Helper()
+	var files []*manifest.File
+	for _, part := range []struct {
+		name  string
+		nodes []*yaml.Node
+	}{{"classes.yaml", r.Classes}, {"keymount.yaml", r.Stores()}, {"pods.yaml", r.Pods}} {
+		text, err := convert.YAML(part.nodes...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(text) > 0 {
+			files = append(files, manifest.Parse(part.name, text))
+		}
+	}
+	for _, finding := range lint.Check(files, lint.Options{Namespace: "default", Kinds: all.All(), Warn: keymount.Warn}).Findings {
+		t.Errorf("%s:%d: %s: %s", finding.File, finding.Line, finding.Rule, finding.Text)
+	}
 }
 
 func wants(t *testing.T, file, got string) {

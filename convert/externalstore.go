@@ -72,9 +72,9 @@ func (s source) vaultStore(settings *yaml.Node) *externalStore {
 	}
 	store.place = s.c.place(s, settings, k)
 	if store.mount != "" {
-		store.place.mounts[store.mount] = kv2
+		store.place.learn(store.mount, kv2)
 		if store.isKV1 {
-			store.place.mounts[store.mount] = kv1
+			store.place.learn(store.mount, kv1)
 		}
 	}
 	return store
@@ -102,7 +102,7 @@ func (s externalStore) path(key string) string {
 	case s.mount == "":
 		path := s.place.canonical(key)
 		if mount, _, ok := strings.Cut(path, "/"); ok && path == key {
-			s.place.mounts[mount] = kv2
+			s.place.learn(mount, kv2)
 		}
 		return path
 	}

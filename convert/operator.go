@@ -63,7 +63,7 @@ func (s source) staticEntry(p *place) entry {
 	if s.text("spec", "type") == "kv-v1" {
 		engine = kv1
 	}
-	p.mounts[mount] = engine
+	p.learn(mount, engine)
 	e := entry{at: s.field("spec", "path"), field: "spec.path", path: mount + "/" + path}
 	if version := s.text("spec", "version"); version != "0" {
 		e.version = version

@@ -32,7 +32,7 @@ func (p *place) canonical(text string) string {
 	if p.isBelow(mount, kv2) && p.mounts[mount] != kv2 {
 		return text // a folder called data in a KV v2 engine
 	}
-	p.mounts[mount] = kv2
+	p.learn(mount, kv2)
 	return mount + "/" + below
 }
 

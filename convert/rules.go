@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/access"
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/store"
 	"github.com/keymount/keymount/store/kind"
 	"github.com/keymount/keymount/store/vault"
@@ -78,16 +79,32 @@ func (s source) clean(at *yaml.Node, k key) key {
 		k.address = address
 	}
 	for _, part := range []struct {
-		text  *string
-		usual string
-		what  string
-	}{{&k.mount, usualMount, "auth mount"}, {&k.namespace, "", "namespace"}, {&k.authNamespace, "", "namespace of the auth method"}} {
-		if _, err := store.ParsePath(*part.text); err != nil && *part.text != "" || strings.ContainsAny(*part.text, "{}") {
+		text        *string
+		usual, what string
+		settings    vault.Settings // with the text
+	}{
+		{&k.mount, usualMount, "auth mount", vault.Settings{Auth: vault.Auth{Mount: k.mount}}},
+		{&k.namespace, "", "namespace", vault.Settings{Namespace: k.namespace}},
+		{&k.authNamespace, "", "namespace of the auth method", vault.Settings{Auth: vault.Auth{Namespace: k.authNamespace}}},
+		{&k.audience, usualAudience, "audience", vault.Settings{}},
+		{&k.serverName, "", "server name", vault.Settings{ServerName: k.serverName}},
+	} {
+		m := kind.NewMistakes()
+		part.settings.Addresses = []string{placeholder}
+		part.settings.Check(m)
+		if len(m.All()) > 0 || cmp.Or(spelling.Plain(*part.text), spelling.Unspaced(*part.text)) != nil || strings.ContainsAny(*part.text, "{}") {
 			s.lost(at, "", fmt.Sprintf("the %s %q is none that keymount.yaml can hold", part.what, *part.text), "write it into keymount.yaml")
 			*part.text = part.usual
 		}
 	}
 	return k
+}
+
+// learn notes the engine of a mount, unless it has a name that no mount has.
+func (p *place) learn(mount, engine string) {
+	if _, err := store.ParsePath(mount); err == nil && spelling.Unspaced(mount) == nil {
+		p.mounts[mount] = engine
+	}
 }
 
 // namePlaces names the places: one is called as the options say, and several after it.
@@ -130,7 +147,7 @@ func (c *conversion) allow(cl *class) {
 		} else {
 			rule.Paths = append(rule.Paths, e.path)
 		}
-		if err := judged(rule); err != nil {
+		if err := p.judge(rule); err != nil {
 			cl.lost(e.at, e.field, "no rule can allow it: "+err.Error(), "write the rule by hand")
 			continue
 		}
@@ -138,8 +155,8 @@ func (c *conversion) allow(cl *class) {
 	}
 }
 
-// judged tells whether keymount.yaml can hold a rule.
-func judged(r access.Rule) error {
+// judge tells whether keymount.yaml can hold a rule.
+func (p *place) judge(r access.Rule) error {
 	for _, text := range slices.Concat(r.Paths, r.Writes, r.Roles, r.Namespaces) {
 		if strings.ContainsAny(text, "*{}") {
 			return fmt.Errorf("%q would be a pattern", text)
@@ -148,7 +165,7 @@ func judged(r access.Rule) error {
 	if len(r.Paths) == 0 {
 		r.Paths = []string{noReads}
 	}
-	if _, err := access.Compile("access", []access.Rule{r}, access.Kind{Roles: access.Required, Writes: true}); err != nil {
+	if _, err := access.Compile("access", []access.Rule{r}, access.Kind{Roles: access.Required, Writes: true, Never: kind.Never(&vault.Settings{Mounts: p.mounts})}); err != nil {
 		return err //nolint:wrapcheck // it is about the rule alone
 	}
 	return nil

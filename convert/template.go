@@ -81,6 +81,9 @@ func (t *translation) translate(text string, dot value) (string, []failure) {
 	if len(t.failures) > 0 {
 		return "", t.failures
 	}
+	if t.out.Len() == 0 {
+		return `{{ "" }}`, nil // an empty template would be none
+	}
 	return t.out.String(), nil
 }
 
@@ -143,7 +146,7 @@ func (t *translation) list(l *parse.ListNode, dot value, vars scope) {
 		case *parse.ActionNode:
 			t.print(n, dot, vars)
 		case *parse.IfNode:
-			t.action("if %s", t.expression(n.Pipe, t.declared(n.Pipe, dot, vars)))
+			t.action("if %s", t.held(n.Pipe, t.declared(n.Pipe, dot, vars)))
 			t.branch(&n.BranchNode, dot, dot, vars, vars)
 		case *parse.WithNode:
 			t.with(n, dot, vars)
@@ -163,11 +166,11 @@ func (t *translation) list(l *parse.ListNode, dot value, vars scope) {
 // print writes an action, or declares its variable.
 func (t *translation) print(n *parse.ActionNode, dot value, vars scope) {
 	v := t.pipe(n.Pipe, dot, vars)
-	text := t.expression(n.Pipe, v)
 	if len(n.Pipe.Decl) == 0 {
-		t.action("%s", text)
+		t.action("%s", t.expression(n.Pipe, v))
 		return
 	}
+	text := t.held(n.Pipe, v)
 	name, sign := n.Pipe.Decl[0].Ident[0], ":="
 	if n.Pipe.IsAssign {
 		sign = "="
@@ -182,7 +185,7 @@ func (t *translation) declared(p *parse.PipeNode, dot value, vars scope) value {
 	if len(p.Decl) == 0 {
 		return v
 	}
-	text := t.expression(p, v)
+	text := t.held(p, v)
 	vars[p.Decl[0].Ident[0]] = v.at(p.Decl[0].Ident[0])
 	return value{text: p.Decl[0].Ident[0] + " := " + text}
 }
@@ -206,7 +209,7 @@ func (t *translation) with(n *parse.WithNode, dot value, vars scope) {
 		t.list(n.List, v, maps.Clone(vars))
 		return
 	}
-	text, inner := t.expression(n.Pipe, v), maps.Clone(vars)
+	text, inner := t.held(n.Pipe, v), maps.Clone(vars)
 	if len(n.Pipe.Decl) > 0 {
 		name := n.Pipe.Decl[0].Ident[0]
 		inner[name] = v.at(name)
@@ -346,7 +349,7 @@ func (t *translation) ofData(n parse.Node, v value, name string) value {
 	switch {
 	case name == "data" && !t.place.isBelow(v.path, kv1):
 		if mount, _, ok := strings.Cut(v.path, "/"); ok && !isKV2 {
-			t.place.mounts[mount] = kv2 // else there would be no data in it
+			t.place.learn(mount, kv2) // else there would be no data in it
 		}
 		v.shape = plain
 		return v
@@ -402,6 +405,15 @@ func isName(text string) bool {
 	return text != ""
 }
 
+// held is the text of a value that is kept under another name, or asked whether it is there:
+// of an answer and its data that is the secret.
+func (t *translation) held(n parse.Node, v value) string {
+	if v.shape == anAnswer || v.shape == theData {
+		v.shape = plain
+	}
+	return t.expression(n, v)
+}
+
 // expression is the text of a value where it stands alone; argument where it is one of
 // several.
 func (t *translation) expression(n parse.Node, v value) string {
@@ -428,7 +440,7 @@ func (t *translation) argument(n parse.Node, v value) string {
 // settled is a value that keymount has as a whole.
 func (t *translation) settled(n parse.Node, v value) value {
 	switch v.shape {
-	case plain, isUnknown, anAnswer:
+	case plain, isUnknown:
 		return v
 	case theData:
 		if t.place.isBelow(v.path, kv2) {
@@ -441,9 +453,9 @@ func (t *translation) settled(n parse.Node, v value) value {
 			return t.failed(n, err)
 		}
 		return whole
-	case theInput, noData:
+	case anAnswer, theInput, noData:
 	}
-	return t.fail(n, "", "%s has no counterpart as a whole", shown(n))
+	return t.fail(n, "name the parts that it takes", "%s has no counterpart as a whole", shown(n))
 }
 
 // call translates a function.

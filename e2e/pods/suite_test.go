@@ -104,6 +104,7 @@ func TestPods(t *testing.T) {
 		t.Run("Forms", s.testForms)
 		t.Run("Vault", s.testVault)
 		t.Run("VaultDialect", s.testVaultDialect)
+		t.Run("Converted", s.testConverted)
 		t.Run("Rotation", s.testRotation)
 		t.Run("Standstill", s.testStandstill)
 		t.Run("SyncedSecrets", s.testSyncedSecrets)
