@@ -49,6 +49,6 @@ func (s source) parse(stores map[string]Store, m *mistakes) meaning {
 		parse = s.parseVault
 	}
 	parsed := parse(stores, m)
-	parsed.secrets, parsed.warnings = secrets(parsed.objects), texts(m.warnings)
+	parsed.secrets, parsed.warnings = secrets(parsed.objects), m.texts
 	return parsed
 }

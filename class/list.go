@@ -167,7 +167,9 @@ func (p *entry) readFields(known []string, unknown func(Place, Reason, string, .
 		switch {
 		case !slices.Contains(known, key.Value):
 			m := unknown(at, UnknownField, p.within+"unknown field %q%s", Shorten(key.Value), spelling.Hint(key.Value, known))
-			m.Instead = spelling.Clear(key.Value, without(known, p.node))
+			if !p.m.isMount() {
+				m.Instead = p.m.meant(key.Value, without(known, p.node))
+			}
 		case p.fields[key.Value] != nil:
 			p.m.add(at, Conflict, p.within+"field %q is there twice", key.Value)
 		default:

@@ -99,16 +99,31 @@ func (l lined) Unwrap() error { return l.err }
 // mistakes collects the mistakes of a request. It keeps the first most and counts the
 // rest: a class of a megabyte can have half a million.
 type mistakes struct {
-	all      []Mistake
-	more     int
-	most     int // 0 is maxMistakes
+	all  []Mistake
+	more int
+	// most is maxMistakes for a mount, which wants warnings as texts alone. 0 is a mount's.
+	most     int
+	texts    []string
 	warnings []Mistake
-	paths    []Place // of the objects' secrets, where all is to be known
+	paths    []Place // of the objects' secrets
+	spare    Mistake // stands for one that is not kept
+}
+
+// isMount tells whether a mount reads the class: it wants the text of an error, and no work
+// for what is not in it.
+func (m *mistakes) isMount() bool { return m.most == 0 }
+
+// meant is the known word that stands for another one, where that is clear.
+func (m *mistakes) meant(word string, known []string) string {
+	if m.isMount() {
+		return ""
+	}
+	return spelling.Clear(word, known)
 }
 
 // path notes where an object names its secret.
 func (m *mistakes) path(object int, node *yaml.Node, field string) {
-	if m.most > 0 {
+	if !m.isMount() {
 		m.paths = append(m.paths, inText(object, field, fieldOf(node, field)))
 	}
 }
@@ -117,7 +132,7 @@ func (m *mistakes) path(object int, node *yaml.Node, field string) {
 func (m *mistakes) add(at Place, why Reason, format string, args ...any) *Mistake {
 	if len(m.all) == cmp.Or(m.most, maxMistakes) {
 		m.more++
-		return &Mistake{} // of no use
+		return &m.spare
 	}
 	m.all = append(m.all, newMistake(at, why, fmt.Errorf(format, args...)))
 	return &m.all[len(m.all)-1]
@@ -125,6 +140,14 @@ func (m *mistakes) add(at Place, why Reason, format string, args ...any) *Mistak
 
 // warn notes a warning.
 func (m *mistakes) warn(at Place, why Reason, format string, args ...any) *Mistake {
+	if m.isMount() {
+		text := fmt.Sprintf(format, args...)
+		if at.Object >= 0 {
+			text = fmt.Sprintf("objects[%d]: %s", at.Object, text)
+		}
+		m.texts = append(m.texts, text)
+		return &m.spare
+	}
 	m.warnings = append(m.warnings, newMistake(at, why, fmt.Errorf(format, args...)))
 	return &m.warnings[len(m.warnings)-1]
 }
@@ -161,18 +184,6 @@ func (m *mistakes) err(r Request) error {
 		text += fmt.Sprintf("\n  and %d more", m.more)
 	}
 	return fmt.Errorf("%w: %s has %d mistakes:\n  %s", ErrRequest, class, m.count(), text)
-}
-
-// texts are the warnings as a request has them.
-func texts(warnings []Mistake) []string {
-	if len(warnings) == 0 {
-		return nil
-	}
-	all := make([]string, len(warnings))
-	for i := range warnings {
-		all[i] = warnings[i].Whole()
-	}
-	return all
 }
 
 // Checked is a class that was read without a pod.

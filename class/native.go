@@ -37,7 +37,7 @@ func (s source) checkNames(m *mistakes) {
 	known := parameterNames()
 	for _, name := range slices.Sorted(maps.Keys(s.parameters)) {
 		if !slices.Contains(known, name) {
-			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Clear(name, known)
+			m.add(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = m.meant(name, known)
 		}
 	}
 }

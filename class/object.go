@@ -110,7 +110,7 @@ func (p *objectParser) secret(class classDefaults) Secret {
 	switch {
 	case !known:
 		known := slices.Sorted(maps.Keys(class.known))
-		p.m.add(p.atDefault(nameStore), WrongStore, "store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, known)).Instead = spelling.Clear(s.Store, known)
+		p.m.add(p.atDefault(nameStore), WrongStore, "store %q is not in keymount.yaml%s", s.Store, spelling.Hint(s.Store, known)).Instead = p.m.meant(s.Store, known)
 	case s.Role != "" && traits.Roles == access.None:
 		p.m.add(p.atDefault("role"), WrongStore, "store %q has no roles; remove role %q", s.Store, s.Role)
 	case s.Role == "" && traits.Roles == access.Required:

@@ -222,7 +222,7 @@ func (p *vaultParser) checkNames() {
 			p.warn(ofParameter(name), NoEffect, "%s: has no effect; the TLS settings of the store in keymount.yaml decide", name)
 		default:
 			known := slices.Concat(known, tls)
-			p.warn(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = spelling.Clear(name, known)
+			p.warn(ofParameter(name), UnknownParameter, "unknown parameter %q%s", Shorten(name), spelling.Hint(name, known)).Instead = p.m.meant(name, known)
 		}
 	}
 }

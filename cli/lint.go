@@ -130,6 +130,9 @@ func (f *lintFlags) lint(cmd *cobra.Command, args []string) (linted, error) {
 		if err != nil {
 			return linted{}, err
 		}
+		if len(read) != 1 {
+			return linted{}, usagef("%s is a folder; name one file", name)
+		}
 		o.Config = read[0]
 	}
 	found := lint.Check(files, o)

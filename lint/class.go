@@ -46,6 +46,8 @@ func (c *checker) readClass(of manifest.Class) {
 	switch {
 	case of.Provider == "": // told by its shape
 		return
+	case !ours && c.isMisspelledProvider(of):
+		return
 	case !ours:
 		c.others++
 		c.otherNames = append(c.otherNames, of.Name)
@@ -57,6 +59,16 @@ func (c *checker) readClass(of manifest.Class) {
 	if !c.checkPeer(&read) {
 		c.addMistakes(&read)
 	}
+}
+
+// isMisspelledProvider tells a provider with a slip in its name from another one.
+func (c *checker) isMisspelledProvider(of manifest.Class) bool {
+	known := []string{string(class.DialectKeymount), string(class.DialectVault), string(class.DialectOpenBao)}
+	meant := spelling.Clear(of.Provider, known)
+	if meant != "" {
+		c.node(of.Object, manifest.Field(of.Node, "spec", "provider"), "provider", Error, "there is no provider %q; did you mean %q?", spelling.Visible(of.Provider), meant)
+	}
+	return meant != ""
 }
 
 // dialect is that of a provider's classes; false for a provider that keymount is not.
@@ -96,25 +108,40 @@ func isMisspelled(checked class.Checked, missing class.Mistake) bool {
 }
 
 // misspelled tells whether a map has a field under a name with a slip in it.
-func misspelled(node *yaml.Node, field string) bool {
-	if node == nil || node.Kind != yaml.MappingNode {
-		return false
+func misspelled(node *yaml.Node, field string) bool { return slipOf(node, field) != nil }
+
+// slipOf is that name in a map that has no field of the right one; nil without one.
+func slipOf(node *yaml.Node, field string) *yaml.Node {
+	if node == nil || node.Kind != yaml.MappingNode || key(node, field) != nil {
+		return nil
 	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if spelling.Clear(node.Content[i].Value, []string{field}) != "" && node.Content[i].Value != field {
-			return true
+		if spelling.Clear(node.Content[i].Value, []string{field}) != "" {
+			return node.Content[i]
 		}
 	}
-	return false
+	return nil
 }
 
 // mistake notes one of a class's parameters at its place in the file.
 func (c *checker) mistake(of *checkedClass, m class.Mistake, severity Severity) {
+	if bad := badLine(of.Parameters[m.Parameter], m); bad.Line > 0 {
+		m.Line, m.Column = bad.Line, bad.Column
+	}
 	f := c.at(of.File, placeOf(of.Class, m.Place, m.Reason), string(m.Reason), severity, "%s", textOf(m))
 	f.Add = m.Add
 	if severity == Error || m.Reason == class.BadMode {
 		f.Fix = instead(of.Class, m)
 	}
+}
+
+// badLine is the line that makes a parameter's text none of YAML, which the parser only comes
+// near to.
+func badLine(text string, m class.Mistake) manifest.Position {
+	if m.Reason != class.BadForm || m.Line == 0 || m.Object >= 0 {
+		return manifest.Position{}
+	}
+	return manifest.BadLine([]byte(text))
 }
 
 // textOf is a mistake with the index of its object, and without lines to add.

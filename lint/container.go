@@ -67,9 +67,17 @@ func (c *checker) checkModes(p *pod, of class.Checked, mounting []*yaml.Node) {
 		for _, container := range cannot {
 			c.node(p.Object, manifest.Field(container, "name"), "unreadable", severity,
 				"container %q is not root and cannot read %q, which has mode %04o; the files belong to root, and fsGroup does not reach them: use mode 0444, or runAsUser: 0",
-				nameOf(container), spelling.Visible(o.File), o.Mode)
+				nameOf(container), spelling.Visible(fileOf(o)), o.Mode)
 		}
 	}
+}
+
+// fileOf is an object's file as the class has it.
+func fileOf(o class.Object) string {
+	if o.Folder {
+		return o.File + "/"
+	}
+	return o.File
 }
 
 // isWrong tells whether an object of a class has a mistake.
@@ -77,8 +85,8 @@ func isWrong(of class.Checked, object int) bool {
 	return slices.ContainsFunc(of.Mistakes, func(m class.Mistake) bool { return m.Object == object })
 }
 
-// mayRead is false for a container that is known to be no user who can read a file of root
-// with that mode.
+// mayRead is false for a container with a user that cannot read a file of root with that
+// mode, as far as the pod tells.
 func mayRead(p *pod, container *yaml.Node, mode int32) bool {
 	const groupReads, othersRead = 0o040, 0o004
 	setting := func(field string) string {

@@ -42,7 +42,7 @@ const goodConfig = `stores:
 // TestFiles has files that belong together, or do not.
 func TestFiles(t *testing.T) {
 	bare := func(text string) string { return strings.ReplaceAll(text, ", namespace: shop", "") }
-	secretly := strings.ReplaceAll(goodClass, "0444", "0400") // nobody but root can read it
+	secretly := strings.ReplaceAll(goodClass, "0444", "0400") // for root alone
 	tests := map[string]struct {
 		files     []string // name, text and so on
 		namespace string
@@ -104,6 +104,6 @@ func TestSARIF(t *testing.T) {
 		}
 	}
 	if whole.Locations[0].Physical.Region != nil {
-		t.Error("a finding of a whole file has a region, whose lines begin at 1")
+		t.Error("a finding of a whole file has a region, and lines begin at 1")
 	}
 }

@@ -81,11 +81,14 @@ func (c *checker) checkPod(p *pod) {
 // checkVolume checks the volume as it is written.
 func (c *checker) checkVolume(p *pod, v volume) {
 	csi := manifest.Field(v.node, "csi")
-	if readOnly := manifest.Field(csi, "readOnly"); manifest.Text(readOnly) != "true" {
+	c.checkFields(p.Object, csi, "csi", "driver", "readOnly", "volumeAttributes", "fsType", "nodePublishSecretRef")
+	if readOnly := manifest.Field(csi, "readOnly"); manifest.Text(readOnly) != "true" && !misspelled(csi, "readOnly") {
 		f := c.node(p.Object, cmp.Or(readOnly, manifest.Field(csi, "driver")), "read-only", Error, "volume %q: the driver mounts it only with readOnly: true", v.name)
 		f.Fix = readOnlyFix(p.File, csi, readOnly)
 	}
-	if v.class == "" {
+	if slip := slipOf(v.attributes, attrClass); v.class == "" && slip != nil {
+		c.node(p.Object, slip, "unknown-parameter", Error, "volume %q: unknown attribute %q; did you mean %q?", v.name, slip.Value, attrClass).Fix = replace(p.File, slip, attrClass)
+	} else if v.class == "" && !misspelled(csi, "volumeAttributes") {
 		c.node(p.Object, cmp.Or(key(csi, "volumeAttributes"), key(v.node, "csi")), "missing", Error, "volume %q: volumeAttributes name no secretProviderClass", v.name)
 	}
 	if v.attributes == nil || v.attributes.Kind != yaml.MappingNode {

@@ -14,6 +14,7 @@ func Rules() []Rule {
 		{"template", "The file is a template, such as a chart's", "Check what `helm template` makes of it"},
 		{"kind", "What looks like a SecretProviderClass has another kind or none", "Write apiVersion and kind as the driver has them"},
 		{"api-version", "The driver's group has no such version", "Write `secrets-store.csi.x-k8s.io/v1`"},
+		{"provider", "The provider's name has a slip", "Write the name that is meant"},
 		{"name", "What stands for a name or a namespace can be none", "Use lower-case letters, digits and dashes"},
 		{"missing", "A field or parameter is not there, and has to be", "Add it"},
 		{"unknown-field", "The API server drops the field, or keymount refuses the class for it", "Correct its name, or remove it"},

@@ -144,15 +144,15 @@ func spellings(path store.Path) []store.Path {
 }
 
 func (c *checker) denial(r reader, of *config.Store, s class.Secret, path store.Path, d access.Decision) string {
-	who := "any service account of namespace " + r.place()
+	account := "any service account of namespace " + r.place()
 	if r.serviceAccount != "" {
-		who = fmt.Sprintf("service account %s/%s", r.place(), r.serviceAccount)
+		account = fmt.Sprintf("service account %s/%s", r.place(), r.serviceAccount)
 	}
 	verb := "read"
 	if s.Args != "" {
 		verb = "write to"
 	}
-	text := fmt.Sprintf("no rule of store %q lets %s %s %q", of.Name, who, verb, path)
+	text := fmt.Sprintf("no rule of store %q lets %s %s %q", of.Name, account, verb, path)
 	if s.Role != "" {
 		text += fmt.Sprintf(" with role %q", s.Role)
 	}
