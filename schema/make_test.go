@@ -73,6 +73,9 @@ func encode(t *testing.T, value any) []byte {
 // told is what editors say in place of a pattern; other programs pass over it.
 const told = "patternErrorMessage"
 
+// begun is what editors write where a value begins; other programs pass over it.
+const begun = "defaultSnippets"
+
 // with is an object with more keys.
 func with(o, more object) object {
 	all := object{}
@@ -362,7 +365,13 @@ func classSchema() object {
 	text := object{"type": "string"}
 	texts := object{"type": "object", "additionalProperties": text}
 	parameters := with(fieldsOf(class.Parameters(), "string", map[string]object{
-		"objects": {"minLength": 1, "contentMediaType": "application/yaml", "contentSchema": object{"$ref": "#/definitions/objects"}},
+		"objects": {
+			"minLength": 1, "contentMediaType": "application/yaml", "contentSchema": object{"$ref": "#/definitions/objects"},
+			begun: []object{{
+				"label": "objects", "description": "One value of a secret, as a file.",
+				"body": "^|\n  - path: ${1:secret/shop/db}\n    key: ${2:password}\n    file: ${3:db/password}", // ^ keeps it out of quotes
+			}},
+		},
 	}), object{"required": []string{"objects"}, "description": "What keymount reads for the pod. Parameters are texts: objects is a list in YAML behind a |."})
 	closed := func(properties object, required ...string) object {
 		return object{"type": "object", "additionalProperties": false, "properties": properties, "required": required}

@@ -4,6 +4,7 @@ package editor_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,7 @@ func TestCompletion(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			uri, line, character := open(t, s, test.schema, test.text)
-			got := s.complete(uri, line, character)
+			got := slices.Sorted(maps.Keys(s.complete(uri, line, character)))
 			t.Logf("%s offers %s", strings.TrimSpace(test.text), strings.Join(got, ", "))
 			for _, want := range test.offered {
 				if !slices.Contains(got, want) {
@@ -76,6 +77,17 @@ func TestCompletion(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The parameter objects is a list within a text, where a server of YAML can help no more: so it
+// writes the first object.
+func TestObjectsAreBegun(t *testing.T) {
+	s := start(t)
+	uri, line, character := open(t, s, "class", class+"  parameters:\n    ‸\n")
+	const want = "objects: |\n  - path: ${1:secret/shop/db}\n    key: ${2:password}\n    file: ${3:db/password}"
+	if got := s.complete(uri, line, character)["objects"]; got != want {
+		t.Errorf("writes %q, want %q", got, want)
 	}
 }
 

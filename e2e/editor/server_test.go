@@ -258,23 +258,24 @@ func at(uri string, line, character int) map[string]any {
 	return map[string]any{"textDocument": map[string]any{"uri": uri}, "position": map[string]any{"line": line, "character": character}}
 }
 
-// complete are the labels that are offered at a place.
-func (s *server) complete(uri string, line, character int) []string {
+// complete is what is offered at a place: labels, with the texts that would be written.
+func (s *server) complete(uri string, line, character int) map[string]string {
 	s.t.Helper()
 	var result struct {
 		Items []struct {
 			Label string `json:"label"`
+			Text  string `json:"insertText"`
 		} `json:"items"`
 	}
 	answer := s.ask("textDocument/completion", at(uri, line, character))
 	if err := json.Unmarshal(answer, &result); err != nil {
 		s.t.Fatalf("%v: %s", err, answer)
 	}
-	var labels []string
+	offered := map[string]string{}
 	for _, item := range result.Items {
-		labels = append(labels, item.Label)
+		offered[item.Label] = item.Text
 	}
-	return labels
+	return offered
 }
 
 // hover is what is shown over a place.
