@@ -35,7 +35,6 @@ func (c *conversion) check(cl *class) {
 		good = append(good, e)
 	}
 	cl.entries = good
-	cl.unsync()
 }
 
 // mistakes are those of the class as it would be written.

@@ -2,10 +2,13 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/keymount/keymount/manifest"
 )
 
 // class is a SecretProviderClass to write, as long as it can still change.
@@ -38,6 +41,18 @@ type entry struct {
 	role                                                       string
 	beside                                                     []string // paths that the template names
 	comments                                                   []string
+}
+
+// freeName is the name of an object for its class, or with a number where another class of
+// the namespace has it.
+func (c *conversion) freeName(o manifest.Object) string {
+	namespace, name := c.namespace(o), cmp.Or(o.Name, strings.TrimSuffix(manifest.Text(manifest.Field(o.Node, "metadata", "generateName")), "-"), "unnamed")
+	free := name
+	for n := 2; c.taken[[2]string{namespace, free}]; n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	c.taken[[2]string{namespace, free}] = true
+	return free
 }
 
 // node writes the class.

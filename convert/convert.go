@@ -43,13 +43,14 @@ func (r *Result) Complete() bool {
 // that it names, which are looked for in all the files.
 func Convert(files []*manifest.File, o Options) *Result {
 	o.Store, o.Namespace = cmp.Or(o.Store, defaultStore), cmp.Or(o.Namespace, defaultNamespace)
-	c := &conversion{options: o}
+	c := &conversion{options: o, taken: map[[2]string]bool{}}
 	for _, f := range files {
 		for _, m := range f.Mistakes {
 			c.result.Notes = append(c.result.Notes, Note{File: f.Name, Line: m.Line, Column: m.Column, Lost: true, Text: "not YAML: " + m.Text, Instead: "correct the file; what stands behind this line was not read"})
 		}
 		c.objects = append(c.objects, f.Objects...)
 	}
+	c.index()
 	for _, object := range c.objects {
 		c.object(object)
 	}
@@ -69,10 +70,26 @@ const (
 type conversion struct {
 	options Options
 	objects []manifest.Object
+	pods    map[string][]podUse // by namespace
+	taken   map[[2]string]bool  // namespace and name of classes
 	places  []*place
 	classes []*class
 	patches []func() // change the pods, when the classes are checked
 	result  Result
+}
+
+// index finds the pods, and the names that classes have already: pods name them.
+func (c *conversion) index() {
+	c.pods = map[string][]podUse{}
+	for _, o := range c.objects {
+		namespace := c.namespace(o)
+		if _, isClass := o.Class(); isClass {
+			c.taken[[2]string{namespace, o.Name}] = true
+		}
+		if pod, ok := o.Pod(); ok {
+			c.pods[namespace] = append(c.pods[namespace], podUse{pod})
+		}
+	}
 }
 
 // object converts one object, if it is of a kind that there is something to say of.
@@ -120,6 +137,7 @@ func (c *conversion) finish() {
 		if len(cl.entries) == 0 {
 			continue
 		}
+		cl.unsync()
 		c.allow(cl)
 		c.result.Classes = append(c.result.Classes, cl.node())
 	}

@@ -55,7 +55,7 @@ func (c *conversion) externalObject(o manifest.Object) bool {
 
 func (c *conversion) externalSecret(s source) {
 	name := cmp.Or(s.text("spec", "target", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: s.object.Name, uses: func(p podUse) bool { return p.reads(name) }}
+	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), uses: func(p podUse) bool { return p.reads(name) }}
 	x := &external{class: cl, names: map[string]remote{}}
 	at := x.store(s.field("spec", "secretStoreRef"), "spec.secretStoreRef")
 	if at == nil {
@@ -264,7 +264,7 @@ func (x *external) templates(template *yaml.Node, templated []member) (keys []st
 		t.lookup = func(name string) (value, error) { return x.lookup(&t, main, name) }
 		t.whole = x.whole
 		text, failures := t.translate(m.value.Value, value{shape: theNames})
-		x.report(m, field, failures)
+		x.report(m.value, field, failures, t.remarks)
 		if len(failures) == 0 {
 			e.template, e.beside = text, t.beside
 			x.entries, keys = append(x.entries, e), append(keys, e.file)

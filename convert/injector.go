@@ -98,22 +98,9 @@ func (i injection) classFor(classes *[]*class, dir string) *class {
 			return cl
 		}
 	}
-	name := cmp.Or(i.object.Name, strings.TrimSuffix(i.text("metadata", "generateName"), "-"), "pod")
-	if n := len(*classes); n > 0 {
-		name = fmt.Sprintf("%s-%d", name, n+1)
-	}
-	cl := &class{source: i.source, namespace: i.c.namespace(i.object), name: i.c.freeName(i.c.namespace(i.object), name), dir: dir, accounts: []string{i.pod.ServiceAccount}}
+	cl := &class{source: i.source, namespace: i.c.namespace(i.object), name: i.c.freeName(i.object), dir: dir, accounts: []string{i.pod.ServiceAccount}}
 	*classes = append(*classes, cl)
 	return cl
-}
-
-// freeName is a name that no class of the namespace has.
-func (c *conversion) freeName(namespace, name string) string {
-	free := name
-	for n := 2; slices.ContainsFunc(c.classes, func(cl *class) bool { return cl.namespace == namespace && cl.name == free }); n++ {
-		free = fmt.Sprintf("%s-%d", name, n)
-	}
-	return free
 }
 
 // login reads where and as which role the agent logs in.
@@ -197,8 +184,8 @@ func (i injection) templated(e entry, text *yaml.Node, path string, p *place) (e
 	}
 	t := translation{words: agentWords(), main: main, place: p}
 	written, failures := t.translate(text.Value, value{shape: noData})
+	i.report(text, e.field, failures, t.remarks)
 	if len(failures) > 0 {
-		i.report(member{nil, text}, e.field, failures)
 		return e, false
 	}
 	e.path, e.template, e.beside = main.path, written, t.beside

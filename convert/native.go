@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -52,16 +53,24 @@ func (cl *class) keep(n nativeSecret) {
 		"mount the files in place of it, and remove secretObjects")
 }
 
-// unsync takes the keys out of the native Secret whose files the class has not.
+// unsync takes the keys out of the native Secrets whose files the class has not, and the
+// Secrets without keys.
 func (cl *class) unsync() {
-	for _, object := range items(cl.synced) {
+	if cl.synced == nil || cl.synced.Kind != yaml.SequenceNode {
+		return
+	}
+	isThere := func(name string) bool {
+		return slices.ContainsFunc(cl.entries, func(e entry) bool { return e.file == name || strings.HasSuffix(e.file, "/") })
+	}
+	cl.synced.Content = slices.DeleteFunc(cl.synced.Content, func(object *yaml.Node) bool {
 		data := manifest.Field(object, "data")
-		if data == nil {
-			continue
+		if data == nil || data.Kind != yaml.SequenceNode {
+			return false
 		}
-		data.Content = slices.DeleteFunc(data.Content, func(n *yaml.Node) bool {
-			name := manifest.Text(manifest.Field(n, "objectName"))
-			return !slices.ContainsFunc(cl.entries, func(e entry) bool { return e.file == name || e.file == "./" })
-		})
+		data.Content = slices.DeleteFunc(data.Content, func(n *yaml.Node) bool { return !isThere(manifest.Text(manifest.Field(n, "objectName"))) })
+		return len(data.Content) == 0
+	})
+	if len(cl.synced.Content) == 0 {
+		cl.synced = nil
 	}
 }

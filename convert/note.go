@@ -3,6 +3,7 @@ package convert
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,16 +79,17 @@ func (s source) look(at *yaml.Node, field, text, instead string) {
 	s.note(false, at, field, text, instead)
 }
 
-// report notes the failures of a template with their lines in the file.
-func (s source) report(m member, field string, failures []failure) {
-	for _, f := range failures {
-		at := *m.value
+// report notes the failures of a template, and what to look at in it, with their lines in
+// the file.
+func (s source) report(text *yaml.Node, field string, failures, remarks []failure) {
+	for i, f := range slices.Concat(failures, remarks) {
+		at, of := *text, field
 		switch {
-		case m.value.Style == yaml.LiteralStyle && f.line > 0:
-			at.Line += f.line
+		case text.Style == yaml.LiteralStyle && f.line > 0:
+			at.Line, at.Column = text.Line+f.line, 0
 		case f.line > 1:
-			field += " line " + strconv.Itoa(f.line)
+			of += " line " + strconv.Itoa(f.line)
 		}
-		s.lost(&at, field, "template: "+f.text, f.instead)
+		s.note(i < len(failures), &at, of, "template: "+f.text, f.instead)
 	}
 }

@@ -36,7 +36,7 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 // operatorSecret converts a secret of any kind; read makes the object that reads it.
 func (c *conversion) operatorSecret(s source, read func(*place) entry) {
 	name := cmp.Or(s.text("spec", "destination", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: s.object.Name, uses: func(p podUse) bool { return p.reads(name) }}
+	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), uses: func(p podUse) bool { return p.reads(name) }}
 	login, ok := s.login()
 	if !ok {
 		return
@@ -246,11 +246,11 @@ func (d *destination) template(of source, field, key string, m member) bool {
 	text := manifest.Field(m.value, "text")
 	t := translation{words: sprigWords(), main: secretCall{path: d.read.path}, place: d.place}
 	written, failures := t.translate(manifest.Text(text), value{shape: theInput})
+	if text == nil {
+		text = m.value
+	}
+	of.report(text, field, failures, t.remarks)
 	if len(failures) > 0 {
-		if text == nil {
-			text = m.value
-		}
-		of.report(member{m.name, text}, field, failures)
 		return false
 	}
 	e := d.read

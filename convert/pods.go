@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"fmt"
 	"slices"
 
 	"gopkg.in/yaml.v3"
@@ -9,21 +10,21 @@ import (
 )
 
 // podUse is a pod of the files, or a template of pods.
-type podUse struct {
-	manifest.Pod
-
-	namespace string
-}
+type podUse struct{ manifest.Pod }
 
 // findAccounts finds the service accounts of the pods that use a class.
 func (c *conversion) findAccounts(cl *class) {
 	if cl.uses == nil {
 		return
 	}
-	for _, o := range c.objects {
-		pod, ok := o.Pod()
-		if ok && c.namespace(o) == cl.namespace && cl.uses(podUse{pod, cl.namespace}) {
-			cl.accounts = append(cl.accounts, pod.ServiceAccount)
+	for _, pod := range c.pods[cl.namespace] {
+		if !cl.uses(pod) {
+			continue
+		}
+		cl.accounts = append(cl.accounts, pod.ServiceAccount)
+		if cl.synced != nil && !pod.mounts(cl.name) {
+			source{c, pod.Object}.look(nil, "", fmt.Sprintf("it reads the native Secret of %s, which the driver writes while a pod mounts the class %q", titled(cl.object), cl.name),
+				"mount the class in it as well, and better read the files there")
 		}
 	}
 	slices.Sort(cl.accounts)

@@ -15,6 +15,9 @@ func (r *Result) Report(w io.Writer) {
 	lost, look := r.parted()
 	section(w, "Without a counterpart:", lost)
 	section(w, "To look at:", look)
+	if r.Found == 0 {
+		_, _ = fmt.Fprintln(w, "There is nothing to convert: see 'keymount convert --help' for what is.")
+	}
 	_, _ = fmt.Fprintf(w, "objects: %d; classes: %d, stores: %d, pods: %d; without a counterpart: %d, to look at: %d\n",
 		r.Found, len(r.Classes), r.stores(), len(r.Pods), len(lost), len(look))
 }

@@ -28,6 +28,7 @@ type translation struct {
 	top      bool   // keymount's dot is the main secret
 	beside   []string
 	failures []failure
+	remarks  []failure // of what may become another text
 	depth    int
 }
 
@@ -105,10 +106,13 @@ func parsedTemplate(text string) (tree *parse.Tree, err error) {
 	return tree, nil
 }
 
+func (t *translation) line(n parse.Node) int {
+	return 1 + strings.Count(t.text[:min(int(n.Position()), len(t.text))], "\n")
+}
+
 func (t *translation) fail(n parse.Node, instead, format string, args ...any) value {
-	line := 1 + strings.Count(t.text[:min(int(n.Position()), len(t.text))], "\n")
 	if len(t.failures) < 20 {
-		t.failures = append(t.failures, failure{line, fmt.Sprintf(format, args...), instead})
+		t.failures = append(t.failures, failure{t.line(n), fmt.Sprintf(format, args...), instead})
 	}
 	return value{shape: isUnknown, text: `""`}
 }
@@ -475,6 +479,9 @@ func (t *translation) call(name *parse.IdentifierNode, args []parse.Node, piped 
 			return t.fail(name, "", "%s takes one argument", name.Ident)
 		}
 		return t.operand(args[0], dot, vars)
+	}
+	if name.Ident == "indent" && t.words["secret"] != "" {
+		t.remarks = append(t.remarks, failure{t.line(name), "indent puts spaces on empty lines, too, also on the one behind a line end", "trim the value where that matters"})
 	}
 	text := ours
 	for _, arg := range args {

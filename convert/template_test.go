@@ -22,7 +22,7 @@ import (
 // shopSecrets are those that templates of these tests read: in KV v2, and in KV v1.
 func shopSecrets() map[string]map[string]any {
 	return map[string]map[string]any{
-		"secret/shop/db":   {"user": "shop", "pass": "ZmFrZS0x", "pass-word": " fake-2 ", "port": json.Number("5432"), "on": true, "list": "a,b,,c", "json": `{"a": [1, {"b": "x"}]}`},
+		"secret/shop/db":   {"user": "shop", "key": "ZmFrZS0x", "a-b": " fake-2 ", "port": json.Number("5432"), "on": true, "list": "a,b,,c", "json": `{"a": [1, {"b": "x"}]}`},
 		"secret/shop/host": {"name": "db.shop.svc", "lines": "one\ntwo", "empty": "", "port": json.Number("80")},
 		"kv/shop/app":      {"token": "fake-3", "user": "app"},
 	}
@@ -31,13 +31,13 @@ func shopSecrets() map[string]map[string]any {
 // agentTemplates use all that has a counterpart.
 func agentTemplates() []string {
 	return []string{
-		`{{ with secret "secret/data/shop/db" }}{{ .Data.data.user }}:{{ .Data.data.pass | base64Decode }}{{ end }}`,
+		`{{ with secret "secret/data/shop/db" }}{{ .Data.data.user }}:{{ .Data.data.key | base64Decode }}{{ end }}`,
 		`{{- with secret "secret/data/shop/db" -}} {{ range $k, $v := .Data.data }}{{ $k | toUpper }}={{ $v }} {{ end }} {{- end }}`,
 		`{{ $db := secret "secret/shop/db" }}{{ $h := secret "secret/data/shop/host" }}{{ $db.Data.data.user }}@{{ $h.Data.data.name }}`,
 		`{{ with secret "kv/shop/app" }}{{ .Data.token }}{{ with secret "secret/data/shop/host" }}{{ .Data.data.name | replaceAll "." "-" }}{{ end }}{{ .Data.user }}{{ end }}`,
 		`{{ (secret "secret/data/shop/db").Data.data.user | printf "%s!" | toJSON }}{ {{"{{"}} {`,
 		`{{ with secret "secret/data/shop/db" }}{{ if and .Data.data.on (eq .Data.data.user "shop") }}yes{{ else if .Data.data.none }}no{{ else }}else{{ end }}{{ end }}`,
-		`{{ with secret "secret/data/shop/db" }}{{ with .Data.data.user }}{{ . }}{{ end }}{{ index .Data.data "pass-word" | trimSpace }}{{ end }}`,
+		`{{ with secret "secret/data/shop/db" }}{{ with .Data.data.user }}{{ . }}{{ end }}{{ index .Data.data "a-b" | trimSpace }}{{ end }}`,
 		`{{ with secret "secret/data/shop/db" }}{{ range $i, $p := split "," .Data.data.list }}{{ if $i }};{{ end }}{{ $p }}{{ else }}none{{ end }}{{ end }}`,
 		`{{ with secret "secret/data/shop/db" }}{{ $j := parseJSON .Data.data.json }}{{ (index $j.a 1).b }}{{ range $j.a }}{{ . | toJSON }}{{ break }}{{ end }}{{ end }}`,
 		`{{ with $s := secret "secret/data/shop/host" }}{{ $s.Data.data.lines | indent 2 }}{{ with secret "secret/data/shop/db" }}{{ .Data.data.user }}{{ $s.Data.data.name }}{{ end }}{{ else }}x{{ end }}`,
