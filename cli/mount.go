@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/manifest"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/all"
@@ -237,6 +238,9 @@ func pickFrom(cmd *cobra.Command, file, name string, as trial.Account) (trial.Pi
 		return trial.Picked{}, err
 	}
 	picked, err := trial.Pick(files, name, as)
+	if len(config.Mistakes(err)) > 0 { // which name the file
+		return picked, err
+	}
 	if err != nil {
 		if file == manifest.Stdin {
 			file = manifest.StdinName

@@ -131,6 +131,8 @@ func (r *rendering) check() (as trial.Account, err error) {
 	switch {
 	case sources > 1:
 		return as, usagef("choose one of --values, --bundle, --live and --print-values")
+	case r.class == stdinArg && r.config == stdinArg:
+		return as, usagef("standard input is the class or the configuration; name a file for one of them")
 	case r.live.on && r.config == "":
 		return as, usagef("--live needs --config, which says where the stores are")
 	}
@@ -144,6 +146,9 @@ func (r *rendering) check() (as trial.Account, err error) {
 // chart's values name are elsewhere.
 func (r *rendering) open(cmd *cobra.Command, class trial.Class) (c *config.Config, elsewhere bool, err error) {
 	if r.config == "" {
+		if class.IsOther() {
+			r.note(cmd, "the class has provider: %[1]s, and is read in keymount's syntax, as a node with a socket %[1]s.sock would", class.Provider)
+		}
 		return trial.Assume(class, all.All()), true, nil
 	}
 	text, err := openText(cmd, r.config)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -98,7 +99,7 @@ func contentOf(content []byte) string {
 	switch {
 	case len(content) == 0:
 		return "empty"
-	case !utf8.Valid(content) || strings.ContainsRune(text, 0):
+	case !utf8.Valid(content) || strings.ContainsFunc(string(content), movesCursor):
 		return "binary"
 	case strings.HasPrefix(text, "-----BEGIN "):
 		return "PEM"
@@ -107,6 +108,9 @@ func contentOf(content []byte) string {
 	}
 	return "text"
 }
+
+// movesCursor tells characters that a terminal would obey.
+func movesCursor(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) }
 
 func (r rendered) print(w io.Writer, s style) {
 	_, _ = fmt.Fprintf(w, "%s\n\n", s.bold(fmt.Sprintf("Class %s, mounted as service account %s:", r.Class, r.ServiceAccount)))
@@ -148,7 +152,7 @@ func (f renderedFile) printLong(w io.Writer, s style, revealed bool) {
 // isLong tells values that do not fit the table.
 func (f renderedFile) isLong() bool {
 	const widest = 40
-	return strings.ContainsAny(f.Value, "\n\t\r\x1b") || len(f.Value) > widest
+	return strings.ContainsAny(f.Value, "\n\t\r") || len(f.Value) > widest
 }
 
 func indented(text string) string {

@@ -51,12 +51,13 @@ type Picked struct {
 
 // Pick finds the class of that name, or the only one, and the pod that mounts it: one of the
 // files, or one of the service account as, which may be zero. The pod's volumeAttributes
-// overwrite the parameters, as they do in the driver.
+// overwrite the parameters, as they do in the driver. Errors about a line are each a
+// [config.Mistake].
 func Pick(files []*manifest.File, name string, as Account) (Picked, error) {
 	var objects []manifest.Object
 	for _, f := range files {
 		if len(f.Mistakes) > 0 {
-			return Picked{}, fmt.Errorf("%s: line %d: %s", f.Name, f.Mistakes[0].Line, f.Mistakes[0].Text)
+			return Picked{}, config.Mistake{File: f.Name, Line: f.Mistakes[0].Line, Text: f.Mistakes[0].Text}
 		}
 		objects = append(objects, f.Objects...)
 	}
@@ -145,7 +146,7 @@ func quoted(names []string) string {
 func checkForm(c manifest.Class) error {
 	var mistakes []error
 	at := func(node *yaml.Node, text string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("%s: line %d: %s", c.File.Name, manifest.At(node).Line, fmt.Sprintf(text, args...)))
+		mistakes = append(mistakes, config.Mistake{File: c.File.Name, Line: manifest.At(node).Line, Text: fmt.Sprintf(text, args...)})
 	}
 	if c.Name == "" {
 		at(c.Node, "metadata.name: missing; give the class a name")
@@ -245,6 +246,11 @@ func accountsOf(users []user) []string {
 		}
 	}
 	return names
+}
+
+// IsOther tells whether the class is for a provider that keymount has no dialect of.
+func (c Class) IsOther() bool {
+	return c.Dialect == class.DialectKeymount && c.Provider != string(class.DialectKeymount)
 }
 
 // Socket is the socket on which a node with that keymount.yaml listens for the class's

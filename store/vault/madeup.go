@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,8 +82,10 @@ func (s *standIn) add(text string, value secret.Tree) error {
 		return fmt.Errorf("%q: %w", text, err)
 	}
 	at := s.place(path).key()
-	if _, twice := s.secrets[at]; twice {
-		return fmt.Errorf("%q: the same secret is there in another spelling; keep one", text)
+	if other, twice := s.secrets[at]; twice {
+		if value, err = both(other, value); err != nil {
+			return fmt.Errorf("%q: %w", text, err)
+		}
 	}
 	if text, isText := value.Reveal().(string); isText && typeOf(text) == "" {
 		return fmt.Errorf("%q: Vault answers there with PEM or with a public key of SSH; begin the text with -----BEGIN or ssh-", text)
@@ -90,6 +94,26 @@ func (s *standIn) add(text string, value secret.Tree) error {
 	return nil
 }
 
+// both are the keys of one secret in two spellings of its path.
+func both(one, other secret.Tree) (secret.Tree, error) {
+	all, isMap := one.Reveal().(map[string]any)
+	more, areMaps := other.Reveal().(map[string]any)
+	if !isMap || !areMaps {
+		return one, errTwice
+	}
+	all = maps.Clone(all)
+	for key, value := range more {
+		if had, there := all[key]; there && !reflect.DeepEqual(had, value) {
+			return one, errTwice
+		}
+		all[key] = value
+	}
+	return secret.NewTree(all)
+}
+
+var errTwice = errors.New("the same secret is there in another spelling, with another value; keep one")
+
+// key is where a secret is looked for.
 func (p place) key() string {
 	if p.engine == KV2 {
 		return p.mount + "/" + strings.TrimPrefix(p.rest, "data/")
