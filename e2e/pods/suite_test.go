@@ -105,6 +105,7 @@ func TestPods(t *testing.T) {
 		t.Run("Vault", s.testVault)
 		t.Run("VaultDialect", s.testVaultDialect)
 		t.Run("Converted", s.testConverted)
+		t.Run("Render", s.testRender)
 		t.Run("Rotation", s.testRotation)
 		t.Run("Standstill", s.testStandstill)
 		t.Run("SyncedSecrets", s.testSyncedSecrets)

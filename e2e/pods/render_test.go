@@ -1,0 +1,99 @@
+package pods_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// testRender renders a class with --live, and compares with the files in a pod: once with a
+// token that is bound to no pod, and once with that of the pod.
+func (s *suite) testRender(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("kubectl"); err != nil {
+		t.Skip("kubectl is not there, which render --live asks the API server with")
+	}
+	c := s.newScene(t, "render", "fast")
+	s.put(t, "e2e/render", map[string]any{"user": "shop", "password": "fake-1"})
+	const parameters = `
+store: prod
+role: e2e
+objects: |
+  - {path: secret/e2e/render, key: password, file: password}
+  - {path: secret/e2e/render, file: dsn, template: "{{ .user }}:{{ .password }}"}`
+	c.class("app", parameters, "")
+	c.running("app", "app")
+	want, _ := c.tree("app")
+	program := s.buildProgram(t)
+	folder := s.writeTrial(t, c, parameters)
+	for name, more := range map[string][]string{"without a pod": nil, "of the pod": {"--pod", "app"}} {
+		args := append([]string{
+			"render", filepath.Join(folder, "class.yaml"), "--config", filepath.Join(folder, "keymount.yaml"), "--as", c.namespace + "/app",
+			"--live", "--kubeconfig", s.kubeconfig, "--reveal", "-o", "json",
+		}, more...)
+		out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+			continue
+		}
+		var rendered struct {
+			Files []struct{ Path, Value string }
+		}
+		if err := json.Unmarshal(out, &rendered); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		got := map[string]string{}
+		for _, f := range rendered.Files {
+			got[f.Path] = f.Value
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: files (-in the pod +rendered):\n%s", name, diff)
+		}
+	}
+}
+
+// buildProgram is keymount for this machine.
+func (s *suite) buildProgram(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "keymount")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// writeTrial writes a class, and a keymount.yaml with the store prod as this process reaches
+// it.
+func (s *suite) writeTrial(t *testing.T, c *scene, parameters string) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	for name, text := range map[string]string{
+		"class.yaml": fmt.Sprintf(`
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: app, namespace: %s}
+spec:
+  provider: keymount
+  parameters:
+%s
+`, c.namespace, indent(parameters, 4)),
+		"keymount.yaml": fmt.Sprintf(`
+stores:
+  - name: prod
+    vault: {addresses: [%q], mounts: {secret: kv2}}
+    access: [{namespaces: ["e2e-*"], serviceAccounts: [app], roles: [e2e], paths: ["secret/e2e/**"]}]
+`, s.vault.Address()),
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
