@@ -275,7 +275,11 @@ func (l linted) sum(w io.Writer) {
 	if c.Others > 0 {
 		_, _ = fmt.Fprintf(w, "classes of other providers, not looked into: %d\n", c.Others)
 	}
-	if c.Classes > 0 && !c.RulesChecked {
+	switch {
+	case c.Classes == 0 || c.RulesChecked:
+	case c.Configs > 1:
+		_, _ = fmt.Fprintf(w, "stores and rules were not checked, since there are %d configurations; name one by --config\n", c.Configs)
+	default:
 		_, _ = fmt.Fprintf(w, "stores and rules were not checked; name keymount.yaml by --config, or the chart's values by --values\n")
 	}
 }

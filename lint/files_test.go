@@ -53,6 +53,8 @@ func TestFiles(t *testing.T) {
 		"and not one that is further away":    {files: []string{"dev/class.yaml", goodClass, "prod/class.yaml", secretly, "prod/pod.yaml", goodPod}, want: []string{"prod/pod.yaml unreadable error"}},
 		"no namespace may be any":             {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}},
 		"a class without one as well":         {files: []string{"class.yaml", bare(goodClass), "pod.yaml", goodPod}},
+		"one Secret of two classes":           {files: []string{"class.yaml", goodClass, "other.yaml", strings.Replace(goodClass, "name: app", "name: other", 1)}, want: []string{"other.yaml secret-twice warning"}},
+		"of two clusters":                     {files: []string{"dev/class.yaml", goodClass, "prod/other.yaml", strings.Replace(goodClass, "name: app", "name: other", 1)}},
 		"a namespace by flag":                 {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}, namespace: "web", want: []string{"pod.yaml other-namespace error"}},
 		"the right namespace by flag":         {files: []string{"class.yaml", goodClass, "pod.yaml", bare(goodPod)}, namespace: "shop"},
 		"a class of another provider":         {files: []string{"class.yaml", strings.Replace(goodClass, "keymount", "aws", 1), "other.yaml", strings.Replace(strings.Replace(goodClass, "name: app", "name: other", 1), "secretName: db", "secretName: x", 1), "pod.yaml", goodPod}},

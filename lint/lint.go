@@ -110,7 +110,11 @@ func (c *checker) addSyntax(f *manifest.File) {
 		return
 	}
 	for _, m := range f.Mistakes {
-		c.at(f, m.Position, "yaml", Error, "%s", m.Text)
+		at := manifest.BadLine(f.Text)
+		if at.Line == 0 {
+			at = m.Position
+		}
+		c.at(f, at, "yaml", Error, "%s", m.Text)
 	}
 }
 

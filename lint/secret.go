@@ -3,6 +3,7 @@ package lint
 import (
 	"cmp"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -36,7 +37,8 @@ func (c *checker) checkSecrets() {
 // checkMaker finds a Secret that another class makes, too.
 func (c *checker) checkMaker(s synced) {
 	for _, before := range c.secrets[s.name] {
-		if s.of.Name != before.of.Name && s.of.namespace == before.of.namespace {
+		isTogether := filepath.Dir(s.of.File.Name) == filepath.Dir(before.of.File.Name) // else it may be of another cluster
+		if s.of.Name != before.of.Name && s.of.namespace == before.of.namespace && isTogether {
 			c.node(s.of.Object, s.node, "secret-twice", Warning, "Secret %q is made of class %q, too (%s:%d); the driver writes one over the other",
 				s.name, before.of.Name, before.of.File.Name, before.node.Line)
 			return

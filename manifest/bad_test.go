@@ -11,6 +11,7 @@ import (
 func TestBadLine(t *testing.T) {
 	for _, text := range []string{
 		"- a: b\n  b: c\n @d: e\n", "- a: @[b\n  c: d\n", "a:\n  b: c\n---\n- d\n@}\n", "@{a\n",
+		"a: [b,\n c]\nd: {e: f,\n g: [h,\n i]}\nj: k\n  @l: m\nn: [o,\n p]\n", "a: 'b\n c'\n@}\nd: [e,\n f]\n",
 		"metadata:\n\t@name: a\n", "@a: \"b\nc: d\ne: \"f\n",
 	} {
 		line, _ := place(text)

@@ -147,11 +147,7 @@ func Parse(name string, text []byte) *File {
 			return f
 		case err != nil:
 			line, err := strict.SyntaxLine(err)
-			at := BadLine(hidden.Text)
-			if at.Line == 0 {
-				at = Position{line, min(line, 1)}
-			}
-			f.Mistakes = append(f.Mistakes, Mistake{at, err.Error()})
+			f.Mistakes = append(f.Mistakes, Mistake{Position{line, min(line, 1)}, err.Error()})
 			return f
 		}
 		hidden.Restore(&document)
