@@ -61,7 +61,7 @@ type Config struct {
 	// Metrics is the address for Prometheus to scrape /metrics on, host:port; without
 	// a host it is every address of the machine, or of the pod. It needs no password,
 	// and shows the names of stores and the amount of reads, but no secret, path or
-	// name of a pod. Default: none, and nothing is counted.
+	// name of a pod. Default: none, and nothing listens.
 	Metrics string `yaml:"metrics"`
 	// MemoryMiB bounds the memory of the remembered secrets of all stores together, in MiB,
 	// besides the reads in flight. Namespaces share it equally, and each may use more while

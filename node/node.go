@@ -116,7 +116,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	if err != nil {
 		return all, err
 	}
-	metrics := newMetrics(c, o)
+	metrics := newMetrics(o)
 	metrics.MeasureTrail(trail)
 	metrics.MeasureConfig(c.Source.SHA256)
 	events, writing, err := openEvents(c, o, metrics)
@@ -137,9 +137,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	}
 	folder.Restore(ctx)
 	lines := observe.NewLog(o.Log)
-	metrics.MeasureVolumes(func() observe.States {
-		return lines.Volumes(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter))
-	})
+	metrics.MeasureVolumes(func() observe.States { return lines.States(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter)) })
 	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
 		Version:       o.Version,
 		Backends:      backends,
@@ -155,7 +153,7 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		return all, err
 	}
 	all = parts{serving: append(watching, returnMemory, lines.Run, server.Run), background: append(keeping, writing...)}
-	if metrics == nil {
+	if c.Metrics == "" {
 		return all, nil
 	}
 	scrapes, err := metrics.Listen(ctx, c.Metrics, o.Log)
@@ -166,13 +164,9 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	return all, nil
 }
 
-// newMetrics counts mounts, reads and logins, if the operator wants metrics.
-func newMetrics(c *config.Config, o Options) *observe.Metrics {
-	if c.Metrics == "" {
-		return nil
-	}
-	return observe.NewMetrics(o.Version, o.Revision)
-}
+// newMetrics counts mounts, reads and logins, whether they are scraped or not: the status has
+// some of that, too.
+func newMetrics(o Options) *observe.Metrics { return observe.NewMetrics(o.Version, o.Revision) }
 
 // openEvents writes events onto pods, if the operator wants them.
 func openEvents(c *config.Config, o Options, metrics *observe.Metrics) (observe.EventWriter, []part, error) {

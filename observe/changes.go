@@ -4,11 +4,13 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/internal/lru"
 	"github.com/keymount/keymount/record"
@@ -28,6 +30,12 @@ type changes struct {
 
 // had is what a volume has after its last mount.
 type had struct {
+	pod     auth.Pod
+	changed time.Time // the last mount with other files; zero before
+	ends    time.Time // the next end of a value; zero for none
+	code    codes.Code
+	message string            // of a failure
+	failed  time.Time         // the first failure in a row
 	asked   time.Time         // the last mount
 	files   []seen            // in order; nil before the first
 	stale   map[string]string // why old values stand in, by store; nil for none
@@ -62,15 +70,23 @@ func (c *changes) note(m *record.Mount) change {
 	defer c.mu.Unlock()
 	before, known := c.volumes.Get(key)
 	after := before
-	after.asked = m.Began
+	after.pod, after.asked = m.Pod, m.Began
 	if after.failing = m.Code != codes.OK; after.failing {
+		after.code, after.message = m.Code, cutMessage(m.Message)
+		if !before.failing {
+			after.failed = m.Began
+		}
 		c.add(key, after)
 		return change{first: !known}
 	}
+	after.code, after.message, after.failed, after.ends = codes.OK, "", time.Time{}, nextEnd(m)
 	after.files = c.hashes(m.Delivered)
 	news := change{first: !known || before.files == nil, recovered: before.failing}
 	if !news.first {
 		news.files, news.removed = between(before.files, after.files, m.Delivered)
+	}
+	if news.first || len(news.files) > 0 || news.removed > 0 {
+		after.changed = m.Began
 	}
 	if after.stale = staleIn(m); !sameKeys(before.stale, after.stale) {
 		news.stale = maps.Clone(after.stale)
@@ -86,32 +102,80 @@ func (c *changes) note(m *record.Mount) change {
 	return news
 }
 
+// maxMessage bounds the text of a failure, in bytes: all of it is in the log.
+const maxMessage = 512
+
+func cutMessage(text string) string {
+	if len(text) <= maxMessage {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxMessage], "") + " ... (cut)"
+}
+
+func nextEnd(m *record.Mount) (next time.Time) {
+	for i := range m.Reads {
+		if ends := m.Reads[i].Ends; !ends.IsZero() && (next.IsZero() || ends.Before(next)) {
+			next = ends
+		}
+	}
+	return next
+}
+
+// Volume is the state of a volume as of its last mount.
+type Volume struct {
+	Pod     auth.Pod
+	Class   string
+	State   string    // fresh, stale or failing
+	Mounted time.Time // the last mount, whatever came of it
+	Changed time.Time // the last mount that brought other files; zero before
+	Files   int
+	Ends    time.Time         // the next end of a value in it; zero for none
+	Stale   map[string]string // why old values stand in, by store
+	Code    codes.Code
+	Error   string    // of a failure, maybe cut
+	Since   time.Time // the first failure in a row; zero for none
+}
+
+// The states of a volume.
+const (
+	StateFresh   = "fresh"
+	StateStale   = "stale"
+	StateFailing = "failing"
+)
+
+func (h had) state() string {
+	switch {
+	case h.failing:
+		return StateFailing
+	case h.stale != nil:
+		return StateStale
+	}
+	return StateFresh
+}
+
+// list leaves out the volumes without a mount since a time: their pods are gone.
+func (c *changes) list(since time.Time) (all []Volume) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.volumes.RemoveFunc(func(key volume, h had) bool {
+		if h.asked.Before(since) {
+			return true
+		}
+		all = append(all, Volume{
+			Pod: h.pod, Class: key.class, State: h.state(), Mounted: h.asked, Changed: h.changed, Files: len(h.files), Ends: h.ends,
+			Stale: h.stale, Code: h.code, Error: h.message, Since: h.failed,
+		})
+		return false
+	})
+	return all
+}
+
 // States are the numbers of volumes, by what came of their last mounts.
 type States struct{ Fresh, Stale, Failing int }
 
-// states leaves out the volumes without a mount since a time: their pods are gone.
-func (c *changes) states(since time.Time) (s States) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.volumes.RemoveFunc(func(_ volume, h had) bool {
-		switch {
-		case h.asked.Before(since):
-			return true
-		case h.failing:
-			s.Failing++
-		case h.stale != nil:
-			s.Stale++
-		default:
-			s.Fresh++
-		}
-		return false
-	})
-	return s
-}
-
 func (c *changes) add(key volume, h had) {
 	const own, text = 256, 64
-	held := own + 16*len(h.files) + len(h.warning) + len(key.pod) + len(key.class)
+	held := own + 16*len(h.files) + len(h.warning) + len(h.message) + len(key.pod) + len(key.class) + len(h.pod.Namespace) + len(h.pod.Name) + len(h.pod.ServiceAccount)
 	for store, cause := range h.stale {
 		held += text + len(store) + len(cause)
 	}

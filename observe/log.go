@@ -43,9 +43,24 @@ type counts struct{ mounts, first, changed, failed atomic.Int64 }
 // NewLog makes a Log of the lines of log.
 func NewLog(log *slog.Logger) *Log { return &Log{log: log, changes: newChanges()} }
 
-// Volumes are the volumes with a mount since a time. Those without are forgotten, and would
-// be new ones.
-func (l *Log) Volumes(since time.Time) States { return l.changes.states(since) }
+// Volumes are those with a mount since a time, in no order. Those without are forgotten, and
+// would be new ones.
+func (l *Log) Volumes(since time.Time) []Volume { return l.changes.list(since) }
+
+// States are the numbers of the same volumes.
+func (l *Log) States(since time.Time) (s States) {
+	for _, v := range l.Volumes(since) {
+		switch v.State {
+		case StateFailing:
+			s.Failing++
+		case StateStale:
+			s.Stale++
+		default:
+			s.Fresh++
+		}
+	}
+	return s
+}
 
 // Run writes the line a minute, until ctx ends; after a minute without a mount there is none.
 func (l *Log) Run(ctx context.Context) error {

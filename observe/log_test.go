@@ -219,12 +219,12 @@ func TestStatesOfVolumes(t *testing.T) {
 	mount("failed", began, failed)
 	mount("new and failed", began, failed)
 	mount("stale", began, stale)
-	if diff := cmp.Diff(observe.States{Fresh: 1, Stale: 1, Failing: 2}, log.Volumes(began.Add(-time.Minute))); diff != "" {
+	if diff := cmp.Diff(observe.States{Fresh: 1, Stale: 1, Failing: 2}, log.States(began.Add(-time.Minute))); diff != "" {
 		t.Error(diff)
 	}
 	mount("failed", began, good)
 	mount("stale", began, good)
-	if diff := cmp.Diff(observe.States{Fresh: 3, Failing: 1}, log.Volumes(began.Add(-time.Minute))); diff != "" {
+	if diff := cmp.Diff(observe.States{Fresh: 3, Failing: 1}, log.States(began.Add(-time.Minute))); diff != "" {
 		t.Error(diff)
 	}
 }

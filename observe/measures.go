@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,17 +46,65 @@ func (m *Metrics) unasked(store string) {
 }
 
 // answered shows what a store did last.
-func (m *Metrics) answered(store, result string) {
-	switch result {
-	case resultBug: // which says nothing about the store
-	case resultSilent:
-		m.up.WithLabelValues(store).Set(0)
-	default:
-		m.up.WithLabelValues(store).Set(1)
+func (m *Metrics) answered(store, result string, err error) {
+	if result == resultBug { // which says nothing about the store
+		return
+	}
+	now := time.Now()
+	m.contacts.note(store, result, err, now)
+	up := 1.0
+	if result == resultSilent {
+		up = 0
+	}
+	m.up.WithLabelValues(store).Set(up)
+	if result == resultOK {
+		m.success.WithLabelValues(store).Set(seconds(now))
+	}
+}
+
+// Contact is what is known of a store.
+type Contact struct {
+	// Up is false since a request or probe without an answer, and Cause says why that was.
+	Up    bool
+	Cause string
+	// Since is the last change of Up, Answered the last answer, and Succeeded the last one that
+	// was what the store was asked for; zero before the first.
+	Since, Answered, Succeeded time.Time
+}
+
+// contacts are those of all stores. They are safe for concurrent use.
+type contacts struct {
+	mu  sync.Mutex
+	all map[string]Contact
+}
+
+func (c *contacts) note(store, result string, err error, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[string]Contact{}
+	}
+	one := c.all[store]
+	if up := result != resultSilent; up != one.Up || one.Since.IsZero() {
+		one.Up, one.Since, one.Cause = up, now, ""
+	}
+	switch {
+	case !one.Up && err != nil:
+		one.Cause = cutMessage(err.Error())
+	case one.Up:
+		one.Answered = now
 	}
 	if result == resultOK {
-		m.success.WithLabelValues(store).Set(seconds(time.Now()))
+		one.Succeeded = now
 	}
+	c.all[store] = one
+}
+
+// Contact is what is known of a store; the zero Contact before it is asked.
+func (m *Metrics) Contact(store string) Contact {
+	m.contacts.mu.Lock()
+	defer m.contacts.mu.Unlock()
+	return m.contacts.all[store]
 }
 
 // seconds is a time as Prometheus has it; 0 for none.
@@ -115,9 +164,9 @@ func (m *Metrics) MeasureVolumes(states func() States) {
 		return
 	}
 	for state, count := range map[string]func(States) int{
-		"fresh":   func(s States) int { return s.Fresh },
-		"stale":   func(s States) int { return s.Stale },
-		"failing": func(s States) int { return s.Failing },
+		StateFresh:   func(s States) int { return s.Fresh },
+		StateStale:   func(s States) int { return s.Stale },
+		StateFailing: func(s States) int { return s.Failing },
 	} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "keymount_volumes", ConstLabels: prometheus.Labels{"state": state},

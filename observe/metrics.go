@@ -62,6 +62,7 @@ type Metrics struct {
 	up          *prometheus.GaugeVec
 	success     *prometheus.GaugeVec
 	ready       func() bool // nil is always
+	contacts    contacts
 }
 
 // NewMetrics makes the metrics of a process of this version and revision of keymount.
@@ -281,7 +282,7 @@ type countedStore struct {
 func (s countedStore) Read(ctx context.Context, caller store.Caller, ref store.Ref) (value store.Value, err error) {
 	began, result := time.Now(), resultBug // unless Read returns
 	defer func() {
-		s.metrics.answered(s.name, result)
+		s.metrics.answered(s.name, result, err)
 		s.metrics.reads.WithLabelValues(s.name, result).Inc()
 		s.metrics.reading.WithLabelValues(s.name).Observe(time.Since(began).Seconds())
 	}()
@@ -304,7 +305,7 @@ func (r countedRecaller) Recall(caller store.Caller, ref store.Ref) (store.Value
 	began := time.Now()
 	value, known := r.Recaller.Recall(caller, ref)
 	if known {
-		r.metrics.answered(r.name, resultOK)
+		r.metrics.answered(r.name, resultOK, nil)
 		r.metrics.reads.WithLabelValues(r.name, resultOK).Inc()
 		r.metrics.reading.WithLabelValues(r.name).Observe(time.Since(began).Seconds())
 	}
@@ -319,16 +320,16 @@ type countedResolver struct {
 
 // Resolve implements [store.Resolver]. A question about a path is no read of its own; if
 // it fails, the read has failed.
-func (r countedResolver) Resolve(ctx context.Context, caller store.Caller, ref store.Ref) (store.Resolved, error) {
+func (r countedResolver) Resolve(ctx context.Context, caller store.Caller, ref store.Ref) (resolved store.Resolved, err error) {
 	began, result := time.Now(), resultBug // unless Resolve returns
 	defer func() {
-		r.metrics.answered(r.name, result)
+		r.metrics.answered(r.name, result, err)
 		if result != resultOK {
 			r.metrics.reads.WithLabelValues(r.name, result).Inc()
 			r.metrics.reading.WithLabelValues(r.name).Observe(time.Since(began).Seconds())
 		}
 	}()
-	resolved, err := r.Resolver.Resolve(ctx, caller, ref)
+	resolved, err = r.Resolver.Resolve(ctx, caller, ref)
 	result = resultOf(err)
 	return resolved, err
 }
@@ -402,11 +403,13 @@ func (c countedRenewer) Revoke(ctx context.Context, identity auth.Identity, l lo
 // tally counts the result of ask. The first of the labels is the store.
 func (m *Metrics) tally(counter *prometheus.CounterVec, labels []string, ask func() error) {
 	result := resultBug // unless ask returns
+	var err error
 	defer func() {
-		m.answered(labels[0], result)
+		m.answered(labels[0], result, err)
 		counter.WithLabelValues(slices.Concat(labels, []string{result})...).Inc()
 	}()
-	result = resultOf(ask())
+	err = ask()
+	result = resultOf(err)
 }
 
 // The results of asking a store, beside its kinds of error.

@@ -31,7 +31,7 @@ func (m *Metrics) Probed(name string, err error) {
 		return
 	}
 	now := resultOf(err)
-	m.answered(name, now)
+	m.answered(name, now, err)
 	for _, result := range []string{resultOK, resultOf(store.Unavailable.Errorf("")), resultOf(store.Invalid.Errorf("")), now} {
 		value := 0.0
 		if result == now {

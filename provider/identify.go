@@ -3,8 +3,10 @@ package provider
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/auth"
@@ -122,6 +124,89 @@ func (a *asker) prove(ctx context.Context, r class.Request, verifier *auth.Verif
 
 func sameText(err error) func(error) bool {
 	return func(other error) bool { return other.Error() == err.Error() }
+}
+
+// InFlight is a mount that is being answered.
+type InFlight struct {
+	Pod   auth.Pod
+	Class string // empty before the call is read
+	Began time.Time
+	First bool // the pod cannot start before
+	// Awaits is the step that it has come to, and Stores are those that are asked in it.
+	Awaits string
+	Stores []string
+}
+
+// The steps of a mount in flight.
+const (
+	awaitsClass  = "a turn to read the class"
+	awaitsToken  = "the check of the pod's token"
+	awaitsStores = "secrets"
+	awaitsFiles  = "a turn to make the files"
+	awaitsRecord = "its record"
+)
+
+// flights are the mounts in flight. They are safe for concurrent use.
+type flights struct {
+	mu  sync.Mutex
+	all map[*flight]struct{}
+}
+
+// flight is one of them. The lock of flights guards it.
+type flight struct {
+	of     *flights
+	pod    auth.Pod
+	class  string
+	began  time.Time
+	first  bool
+	awaits string
+	stores map[string]*asker // never changed
+}
+
+func (f *flights) begin(began time.Time) *flight {
+	one := &flight{of: f, began: began, awaits: awaitsClass}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = map[*flight]struct{}{}
+	}
+	f.all[one] = struct{}{}
+	return one
+}
+
+func (f *flight) end() {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	delete(f.of.all, f)
+}
+
+// comesTo notes the next step.
+func (f *flight) comesTo(awaits string) { f.asks(awaits, nil) }
+
+// asks notes a step in which stores are asked.
+func (f *flight) asks(awaits string, stores map[string]*asker) {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	f.awaits, f.stores = awaits, stores
+}
+
+// named notes the pod and its class.
+func (f *flight) named(r class.Request, first bool) {
+	f.of.mu.Lock()
+	defer f.of.mu.Unlock()
+	f.pod, f.class, f.first, f.awaits = r.Pod, r.Class, first, awaitsToken
+}
+
+// list has the longest first.
+func (f *flights) list() []InFlight {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]InFlight, 0, len(f.all))
+	for one := range f.all {
+		all = append(all, InFlight{one.pod, one.class, one.began, one.first, one.awaits, slices.Sorted(maps.Keys(one.stores))})
+	}
+	slices.SortFunc(all, func(a, b InFlight) int { return a.Began.Compare(b.Began) })
+	return all
 }
 
 // maxServed bounds how many volumes are remembered; a node has some hundred.

@@ -93,6 +93,7 @@ type Provider struct {
 	large    *turns.Queue // of mounts with a class to be parsed alone
 	room     *room.Mounts
 	served   *served
+	flights  *flights
 
 	recorders []Recorder
 	mounting  func() (ended func())
@@ -104,7 +105,7 @@ func New(o Options) *Provider {
 	p := &Provider{
 		version: o.Version, dialect: class.DialectKeymount, verifier: o.Verifier, versions: versioner{o.VersionKey},
 		deadline: o.Deadline, parallel: o.ParallelReads, recorders: o.Recorders, mounting: o.Mounting, ready: o.Ready,
-		large: turns.New("large classes", 1, 1, time.Now), turns: o.Turns, room: o.Room, served: newServed(),
+		large: turns.New("large classes", 1, 1, time.Now), turns: o.Turns, room: o.Room, served: newServed(), flights: &flights{},
 		backends: make(map[string]Backend, len(o.Backends)),
 	}
 	if p.turns == nil {
@@ -136,6 +137,9 @@ func (p *Provider) Speaking(d class.Dialect) *Provider {
 	return &speaker
 }
 
+// InFlight are the mounts that are being answered, the longest first.
+func (p *Provider) InFlight() []InFlight { return p.flights.list() }
+
 // Version tells the driver the name and version of keymount.
 func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
 	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: Name, RuntimeVersion: p.version}, nil
@@ -144,9 +148,10 @@ func (p *Provider) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1
 // Mount answers with every file of a class, or with an error and none. Its errors have
 // their gRPC code.
 func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
-	return p.recorded(ctx, func(ctx context.Context, r *record.Mount) (*v1alpha1.MountResponse, error) {
+	return p.recorded(ctx, func(ctx context.Context, r *record.Mount, f *flight) (*v1alpha1.MountResponse, error) {
 		request, err := p.parse(ctx, m)
 		p.note(r, request) // also of a class with mistakes
+		f.named(request, r.First)
 		if err != nil {
 			return nil, err
 		}
@@ -159,9 +164,11 @@ func (p *Provider) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alph
 		if err := reads.authorize(); err != nil {
 			return nil, err
 		}
+		f.asks(awaitsStores, askers)
 		if err := p.fetch(ctx, r, reads); err != nil {
 			return nil, err
 		}
+		f.comesTo(awaitsFiles)
 		return p.answer(ctx, r, reads)
 	})
 }
@@ -184,17 +191,20 @@ func (p *Provider) fetch(ctx context.Context, m *record.Mount, all *reads) error
 // recorded takes the steps of a mount within its deadline, and answers after every
 // Recorder has got the outcome, an error or a panic among them.
 func (p *Provider) recorded(
-	ctx context.Context, steps func(context.Context, *record.Mount) (*v1alpha1.MountResponse, error),
+	ctx context.Context, steps func(context.Context, *record.Mount, *flight) (*v1alpha1.MountResponse, error),
 ) (*v1alpha1.MountResponse, error) {
 	defer p.mounting()()
 	r := &record.Mount{Dialect: p.dialect, Began: time.Now()}
+	f := p.flights.begin(r.Began)
+	defer f.end()
 	response, err := contain.Do(func() (*v1alpha1.MountResponse, error) {
 		limited, cancel := withDeadline(ctx, p.deadline)
 		defer cancel()
-		return steps(limited, r)
+		return steps(limited, r, f)
 	})
 	r.Took = time.Since(r.Began)
 	settle(r, err)
+	f.comesTo(awaitsRecord)
 	for _, recorder := range p.recorders {
 		tell(ctx, recorder, r)
 	}

@@ -131,6 +131,7 @@ func (r *read) record() record.Read {
 	}
 	if r.err == nil && r.answer.Value != nil {
 		one.Version, one.RequestID, one.Source = r.answer.Version, r.answer.RequestID, record.Source(r.answer.Source)
+		one.Read, one.Ends = r.answer.Read, r.answer.Ends
 		if r.answer.Cause != nil {
 			one.Cause = r.answer.Cause.Error()
 		}

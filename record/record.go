@@ -91,6 +91,10 @@ type Read struct {
 	RequestID string
 	// Source is the origin of the value; empty where there is none.
 	Source Source
+	// Read is when the store was asked for the value; zero where nothing is remembered.
+	Read time.Time
+	// Ends is the end of the value, as it is known now; zero for one without.
+	Ends time.Time
 	// Cause is why the store gave no answer; of a stale value alone.
 	Cause string
 	// Files are the paths, in the volume, of the files made of the secret; empty where none

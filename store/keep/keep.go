@@ -84,6 +84,9 @@ type Answer struct {
 	Source Source
 	// Cause is the failure of the newer read, where this value is Stale; nil otherwise.
 	Cause error
+	// Read is when the store was asked for the value; zero where nothing is remembered. Ends is
+	// its end as it is known now; zero for none.
+	Read, Ends time.Time
 }
 
 // Keeper remembers the answers of a store: one login reads a secret at most once every
@@ -180,7 +183,15 @@ func (k *Keeper) Read(ctx context.Context, request login.Request, ref store.Ref,
 		return Answer{}, err
 	}
 	k.vouch(request)
-	return Answer{got.value.Value, got.source, got.cause}, nil
+	return k.answer(got.value, got.source, got.cause), nil
+}
+
+func (k *Keeper) answer(v value, source Source, cause error) Answer {
+	a := Answer{Value: v.Value, Source: source, Cause: cause, Read: v.requested, Ends: v.NotAfter}
+	if v.credential != nil {
+		a.Ends, _ = k.ends(v.credential)
+	}
+	return a
 }
 
 // ask reads a secret from the store and starts its life.

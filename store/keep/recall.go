@@ -58,5 +58,8 @@ func (r *recollection) Value(ref store.Ref, resolved store.Resolved) (Answer, bo
 		r.vouch(r.request)
 		r.vouched = true
 	}
-	return Answer{Value: v.Value, Source: FromMemory}, known
+	if !known {
+		return Answer{}, false
+	}
+	return r.answer(v, FromMemory, nil), true
 }

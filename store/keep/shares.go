@@ -93,6 +93,17 @@ func (m *memory[K, V]) reserveLocked(c *cell[K, V]) bool {
 	return true
 }
 
+// Namespaces are the bytes that each namespace takes.
+func (p *Pool) Namespaces() map[string]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[string]int64, len(p.tenants))
+	for _, t := range p.tenants {
+		all[t.name] = t.bytes
+	}
+	return all
+}
+
 // roomLocked tells whether a tenant may keep so many bytes: within its share, or beyond it if
 // that evicts no value made for another tenant, and nothing of a smaller one.
 func (p *Pool) roomLocked(t *tenant, bytes int64) bool {
