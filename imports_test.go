@@ -64,7 +64,7 @@ func allowedImports() map[string][]string {
 		},
 		"provider/providertest": {"auth"},
 		"node": {
-			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret",
+			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret", "internal/socket",
 		},
 		"trial": {
 			"access", "auth", "class", "config", "form", "manifest", "node", "provider", "provider/providertest", "record", "store", "store/kind",

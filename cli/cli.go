@@ -114,7 +114,7 @@ machine, without a cluster.`,
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newServe(), newAudit(), newBundle(), newConfig(), newConvert(), newDemo(), newHealth(), newLint(), newInit(),
-		newMount(), newRefresh(), newRender(), newSchema(), newVersion(), newVersionKey(), newCompletion(),
+		newMount(), newRefresh(), newRender(), newSchema(), newStatus(), newVersion(), newVersionKey(), newCompletion(),
 	)
 	root.InitDefaultHelpCmd()
 	settle(root)

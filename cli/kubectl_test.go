@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +25,9 @@ func kubectl() {
 }
 
 func playKubectl(args []string) error {
+	if os.Getenv("CLUSTER_KEY") == "" {
+		return fmt.Errorf("error: no cluster")
+	}
 	data, err := os.ReadFile(os.Getenv("CLUSTER_KEY")) //nolint:gosec // of the script
 	if err != nil {
 		return err
@@ -35,6 +40,10 @@ func playKubectl(args []string) error {
 		return fmt.Errorf(`Error from server (Forbidden): forbidden: User "ann" cannot get path "/openid/v1/jwks"`)
 	}
 	switch strings.Join(args[:3], " ") {
+	case "get pods --namespace":
+		return getPods(args)
+	case "exec keymount-a --namespace":
+		return inPod(args[slices.Index(args, "--")+1:])
 	case "get --raw /.well-known/openid-configuration":
 		fmt.Printf(`{"issuer": %q}`, issuer.Name)
 		return nil
@@ -44,6 +53,25 @@ func playKubectl(args []string) error {
 		return err
 	}
 	return createToken(issuer, args)
+}
+
+// getPods is kubectl get pods for keymount's own in the namespace keymount: of two nodes, one of
+// which is not ready to run it.
+func getPods(args []string) error {
+	if args[3] != "keymount" {
+		fmt.Print(`{"items": []}`)
+		return nil
+	}
+	fmt.Print(`{"items": [{"metadata": {"name": "keymount-b"}, "spec": {"nodeName": "worker-2"}, "status": {"phase": "Pending"}},
+		{"metadata": {"name": "keymount-a"}, "spec": {"nodeName": "worker-1"}, "status": {"phase": "Running"}}]}`)
+	return nil
+}
+
+// inPod runs keymount as kubectl exec does, with the keymount.yaml of the node.
+func inPod(command []string) error {
+	run := exec.Command("keymount", append(command[1:], "--config", os.Getenv("NODE_CONFIG"))...) //nolint:gosec,noctx // of the script
+	run.Stdout, run.Stderr = os.Stdout, os.Stderr
+	return run.Run()
 }
 
 // createToken is kubectl create token.

@@ -63,6 +63,11 @@ type Config struct {
 	// and shows the names of stores and the amount of reads, but no secret, path or
 	// name of a pod. Default: none, and nothing listens.
 	Metrics string `yaml:"metrics"`
+	// StatusSocket is the unix socket at which `keymount status` asks this process what it does:
+	// stores, volumes, and mounts in flight, with the names of pods and no secret. Its file is
+	// for keymount's own user alone; its folder has to be there, and is not the driver's folder
+	// of sockets. A path has at most 103 bytes. Default: none.
+	StatusSocket string `yaml:"statusSocket"`
 	// MemoryMiB bounds the memory of the remembered secrets of all stores together, in MiB,
 	// besides the reads in flight. Namespaces share it equally, and each may use more while
 	// others leave it. Beyond it the secrets unused for longest are evicted, of the namespace

@@ -132,7 +132,7 @@ func orDefault(value, fallback string) string {
 }
 
 func (c *Config) resolve(folder string) {
-	files := []*string{&c.VersionKeyFile, &c.Audit.File, &c.Audit.StateFile, &c.Audit.KeyFile}
+	files := []*string{&c.VersionKeyFile, &c.StatusSocket, &c.Audit.File, &c.Audit.StateFile, &c.Audit.KeyFile}
 	for i := range c.Sockets {
 		files = append(files, &c.Sockets[i])
 	}

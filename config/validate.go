@@ -31,6 +31,7 @@ func (c *Config) validate() []kind.Mistake {
 	c.validateStores(m.At("stores"))
 	c.validateIssuers(m)
 	c.validateSockets(m)
+	c.validateStatus(m.At("statusSocket"))
 	c.validateMetrics(m.At("metrics"))
 	c.validateState(m.At("stateFolder"))
 	validateMiB(m.At("memoryMiB"), c.MemoryMiB)
@@ -277,6 +278,17 @@ func (c *Config) validateSockets(m kind.Mistakes) {
 			place.Add("%q is listed twice", socket)
 		}
 		seen[socket] = true
+	}
+}
+
+func (c *Config) validateStatus(m kind.Mistakes) {
+	folder := func(path string) string { return path[:strings.LastIndexByte(path, '/')+1] }
+	switch {
+	case c.StatusSocket == "":
+	case len(c.StatusSocket) > maxSocketPath:
+		m.Add("%d bytes are more than a socket's path may have (%d)", len(c.StatusSocket), maxSocketPath)
+	case slices.ContainsFunc(c.Sockets, func(socket string) bool { return folder(socket) == folder(c.StatusSocket) }):
+		m.Add("%q is in the folder of the driver's sockets, each of which a class can name as its provider; name one in another folder, such as /run/keymount/status.sock", c.StatusSocket)
 	}
 }
 

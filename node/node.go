@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +25,6 @@ import (
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/state"
 )
-
-// goneAfter is how long, beyond the driver's interval, a volume without a mount counts as one.
-const goneAfter = 10 * time.Minute
 
 // Options are the settings from outside keymount.yaml.
 type Options struct {
@@ -127,7 +125,10 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 	volumes := &removals{}
 	readiness := &readiness{bound: c.Limits.ReadinessBound, began: time.Now(), metrics: metrics, events: events, pod: kube.OwnPod(), log: o.Log}
 	metrics.MeasureReady(readiness.ready)
-	backends, keeping, err := builder{metrics, trail, rotation, volumes, c.Limits, sharedMemory(c, clock, o.Log), folder, room.NewAnswers(room.Parallel(), time.Now), o.Log, readiness}.open(ctx, c.Stores)
+	report := newReporter(c, o, metrics, sharedMemory(c, clock, o.Log), readiness.ready)
+	backends, keeping, err := builder{
+		metrics, trail, rotation, volumes, c.Limits, report.memory, folder, room.NewAnswers(room.Parallel(), time.Now), o.Log, readiness, report,
+	}.open(ctx, c.Stores)
 	if err != nil {
 		return all, err
 	}
@@ -136,32 +137,52 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 		return all, err
 	}
 	folder.Restore(ctx)
-	lines := observe.NewLog(o.Log)
-	metrics.MeasureVolumes(func() observe.States { return lines.States(time.Now().Add(-c.Limits.RotationPollInterval - goneAfter)) })
-	server, err := provider.Listen(ctx, c.Sockets, provider.New(provider.Options{
+	metrics.MeasureVolumes(func() observe.States { return report.lines.States(time.Now().Add(-report.within)) })
+	report.provider = provider.New(provider.Options{
 		Version:       o.Version,
 		Backends:      backends,
 		Verifier:      auth.NewVerifier(issuers, o.Node, clock),
 		VersionKey:    key,
 		Deadline:      c.Limits.MountDeadline,
 		ParallelReads: c.Limits.ParallelReads,
-		Recorders:     recorders(trail, events, metrics, rotation, lines),
+		Recorders:     recorders(trail, events, metrics, rotation, report.lines),
 		Mounting:      metrics.Mounting,
 		Ready:         readiness.ready,
-	}), o.Log)
+	})
+	server, err := provider.Listen(ctx, c.Sockets, report.provider, o.Log)
 	if err != nil {
 		return all, err
 	}
-	all = parts{serving: append(watching, returnMemory, lines.Run, server.Run), background: append(keeping, writing...)}
-	if c.Metrics == "" {
-		return all, nil
-	}
-	scrapes, err := metrics.Listen(ctx, c.Metrics, o.Log)
+	beside, err := listenBeside(ctx, c, metrics, report, o.Log)
 	if err != nil {
 		return all, errors.Join(err, server.Close())
 	}
-	all.serving = append(all.serving, scrapes.Run)
-	return all, nil
+	serving := slices.Concat(watching, beside, []part{returnMemory, report.lines.Run, server.Run})
+	return parts{serving: serving, background: append(keeping, writing...)}, nil
+}
+
+// listenBeside opens what the operator wants beside the driver's sockets.
+func listenBeside(ctx context.Context, c *config.Config, metrics *observe.Metrics, report *reporter, log *slog.Logger) (serving []part, err error) {
+	if c.StatusSocket != "" {
+		answering, err := report.listen(ctx, c.StatusSocket, log)
+		if err != nil {
+			return nil, err
+		}
+		serving = append(serving, answering.run)
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, answering.socket.Close())
+			}
+		}()
+	}
+	if c.Metrics != "" {
+		scrapes, err := metrics.Listen(ctx, c.Metrics, log)
+		if err != nil {
+			return nil, err
+		}
+		serving = append(serving, scrapes.Run)
+	}
+	return serving, nil
 }
 
 // newMetrics counts mounts, reads and logins, whether they are scraped or not: the status has

@@ -41,6 +41,7 @@ type builder struct {
 	log      *slog.Logger
 
 	readiness *readiness // hears of every store that can be probed; nil probes none
+	report    *reporter  // tells of every store; nil tells of none
 }
 
 // open opens each store. One that cannot be read yet is not fatal: others may serve,
@@ -96,17 +97,16 @@ func (b builder) backend(s config.Store, layers kind.Layers, now func() time.Tim
 		Store: layers.Store, Resolver: layers.Resolver, Leaser: layers.Leaser, Recaller: layers.Recaller, Sessions: sessions, Now: now,
 	})
 	if !s.Kind.Traits().Memory {
+		b.report.add(&storeReport{name: s.Name})
 		backend.Store = keep.NewDirect(opened)
 		l.persist(sessions, nil)
 		return backend, parts
 	}
 	places := queue.New(requestsAtOnce)
 	kept := l.keep(places.Before(opened), sessions)
-	sources := observe.Sources{Ends: kept.Ends, Waiting: places.Waiting}
-	if sessions != nil {
-		sources.Logins = sessions.Live
-	}
-	b.metrics.MeasureStore(s.Name, sources)
+	one := &storeReport{s.Name, sessions, kept, places}
+	b.metrics.MeasureStore(s.Name, one.sources())
+	b.report.add(one)
 	backend.Store = kept
 	l.persist(sessions, kept)
 	return backend, append(parts, kept.Run)

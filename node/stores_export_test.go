@@ -23,7 +23,7 @@ func OpenPlayed(c *config.Config, layers kind.Layers, now func() time.Time, log 
 	_ provider.Backend, run func(context.Context) error, left func(namespace, podUID, class string),
 ) {
 	r := &removals{}
-	backend, keeping := builder{newMetrics(Options{}), nil, &observe.Rotation{}, r, c.Limits, sharedMemory(c, now, log), nil, nil, log, nil}.backend(c.Stores[0], layers, now)
+	backend, keeping := builder{newMetrics(Options{}), nil, &observe.Rotation{}, r, c.Limits, sharedMemory(c, now, log), nil, nil, log, nil, nil}.backend(c.Stores[0], layers, now)
 	left = func(namespace, podUID, class string) {
 		r.removed(auth.Volume{Namespace: namespace, PodUID: podUID, Class: class}, true)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -333,9 +334,16 @@ func TestMetricsInFlight(t *testing.T) {
 	if got := counted(t, scrape(t, url))[name]; got != 1 {
 		t.Errorf("during a mount: %v", got)
 	}
+	if diff := cmp.Diff([]provider.InFlight{{Pod: pod("shop", "api"), Class: "app", First: true, Awaits: "secrets", Stores: []string{"default"}}},
+		w.provider.InFlight(), cmpopts.IgnoreFields(provider.InFlight{}, "Began")); diff != "" {
+		t.Errorf("during a mount (-want +got):\n%s", diff)
+	}
 	close(release)
 	if err := <-answered; err != nil {
 		t.Error(err)
+	}
+	if all := w.provider.InFlight(); len(all) > 0 {
+		t.Errorf("after it: %v", all)
 	}
 	if got := counted(t, scrape(t, url))[name]; got != 0 {
 		t.Errorf("after it: %v", got)

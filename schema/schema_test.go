@@ -147,7 +147,7 @@ func ofContent() map[string]string {
 		"vault_auth_mounts": rules, "vault_namespaces": rules,
 		"issuers_twice": twice, "sockets_twice": twice, "store_default_twice": twice, "store_name_twice": twice,
 		"issuers_discovery_without_https": together, "issuers_file_incomplete": together, "issuers_misplaced_fields": together,
-		"sockets_too_long": "bytes, with the folder of keymount.yaml", "metrics_port": "the port 0",
+		"sockets_too_long": "bytes, with the folder of keymount.yaml", "status_long": "bytes, with the folder of keymount.yaml", "status_beside_sockets": together, "metrics_port": "the port 0",
 		"empty": yamls, "only_comment": yamls, "two_documents": yamls,
 	}
 }

@@ -17,6 +17,9 @@
 {{- if and (ne .Values.providersDir "/var/run/secrets-store-csi-providers") (not (hasKey $config "sockets")) -}}
 {{- $_ := set $config "sockets" (list (printf "%s/keymount.sock" .Values.providersDir)) -}}
 {{- end -}}
+{{- if not (hasKey $config "statusSocket") -}}
+{{- $_ := set $config "statusSocket" "/run/status/keymount.sock" -}}
+{{- end -}}
 {{- if and .Values.state.enabled (not (hasKey $config "stateFolder")) -}}
 {{- $_ := set $config "stateFolder" (printf "%s/state" .Values.state.hostPath) -}}
 {{- end -}}
