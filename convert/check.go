@@ -1,6 +1,8 @@
 package convert
 
 import (
+	"slices"
+
 	"gopkg.in/yaml.v3"
 
 	keymount "github.com/keymount/keymount/class"
@@ -11,49 +13,37 @@ import (
 // a mistake of the input, such as a file with a name that the driver refuses, costs no more
 // than its object.
 func (c *conversion) check(cl *class) {
-	cl.place.name = defaultStore
 	whole := cl.entries
-	if cl.mistakes() == nil {
+	if len(cl.mistakes()) == 0 {
 		return
 	}
 	var good []entry
 	for _, e := range whole {
-		cl.entries = []entry{e}
-		if err := cl.mistakes(); err != nil {
-			for _, mistake := range mistakesOf(err) {
-				cl.lost(e.at, e.field, mistake, "left out of the class; write the object by hand")
-			}
-			continue
+		cl.entries = append(slices.Clip(good), e)
+		mistakes := cl.mistakes()
+		for _, m := range mistakes {
+			cl.lost(e.at, e.field, m.Text, "left out of the class; write the object by hand")
 		}
-		cl.entries = append(good, e) //nolint:gocritic // on trial
-		if err := cl.mistakes(); err != nil {
-			for _, mistake := range mistakesOf(err) {
-				cl.lost(e.at, e.field, mistake, "left out of the class; write the object by hand")
-			}
-			continue
+		if len(mistakes) == 0 {
+			good = cl.entries
 		}
-		good = append(good, e)
 	}
 	cl.entries = good
 }
 
-// mistakes are those of the class as it would be written.
-func (cl *class) mistakes() error {
-	store := keymount.Store{Traits: vault.Kind{}.Traits(), Settings: &vault.Settings{}}
-	stores := map[string]keymount.Store{defaultStore: store}
+// mistakes are those of the class as it would be written, for a store of any name.
+func (cl *class) mistakes() []keymount.Mistake {
+	cl.place.name = defaultStore
 	for _, e := range cl.entries {
 		if e.place != nil {
 			e.place.name = defaultStore
 		}
 	}
 	written, err := encode(cl.parameters())
-	if err != nil {
-		return err
-	}
 	var parameters map[string]string
-	if err := yaml.Unmarshal(written, &parameters); err != nil {
-		return err //nolint:wrapcheck // a text about the class
+	if err != nil || yaml.Unmarshal(written, &parameters) != nil {
+		return []keymount.Mistake{{Text: "it cannot be written as YAML"}}
 	}
-	_, err = parsed(keymount.DialectKeymount, parameters, cl, stores)
-	return err
+	stores := map[string]keymount.Store{defaultStore: {Traits: vault.Kind{}.Traits(), Settings: &vault.Settings{}}}
+	return keymount.Check(keymount.DialectKeymount, cl.namespace, parameters, stores).Mistakes
 }

@@ -134,11 +134,10 @@ func (c *conversion) finish() {
 	}
 	c.namePlaces()
 	for _, cl := range c.classes {
-		if len(cl.entries) == 0 {
+		if c.allow(cl); len(cl.entries) == 0 {
 			continue
 		}
 		cl.unsync()
-		c.allow(cl)
 		c.result.Classes = append(c.result.Classes, cl.node())
 	}
 	c.result.Rules = c.rules()

@@ -355,6 +355,11 @@ func (v fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, `{"errors": []}`)
 		return
 	}
+	if text, isText := data.(string); isText {
+		w.Header().Set("Content-Type", "application/pem-certificate-chain")
+		_, _ = io.WriteString(w, text)
+		return
+	}
 	if strings.Contains(path, "/data/") {
 		data = map[string]any{"data": data, "metadata": map[string]any{"version": 1}}
 	}

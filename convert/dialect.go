@@ -2,10 +2,7 @@ package convert
 
 import (
 	"cmp"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -46,25 +43,28 @@ func (c *conversion) dialect(from manifest.Class) {
 // the very code that mounts it, so that it means here what it means there.
 func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialect) {
 	cl := &class{source: s, namespace: c.namespace(s.object), name: s.object.Name, uses: func(p podUse) bool { return p.mounts(s.object.Name) }}
-	parsed, err := parsedAs(d, from.Parameters, cl)
-	if err != nil {
-		for _, mistake := range mistakesOf(err) {
-			s.lost(s.field("spec", "parameters"), "spec.parameters", mistake, "correct the class first")
-		}
+	checked := keymount.Check(d, cl.namespace, from.Parameters, anyStore(d, from.Parameters))
+	wrong := map[int]bool{} // objects with mistakes; -1 is the class
+	for _, m := range checked.Mistakes {
+		wrong[m.Object] = true
+		s.lost(s.inside(from, m.Place), fieldOf(m.Place), m.Text, "correct the class first")
+	}
+	for _, m := range checked.Warnings {
+		s.look(s.inside(from, m.Place), fieldOf(m.Place), m.Text, "")
+	}
+	if wrong[-1] {
 		return
 	}
-	for _, warning := range parsed.Warnings {
-		s.look(s.field("spec", "parameters"), "spec.parameters", warning, "")
-	}
 	cl.place = c.place(s, s.field("spec", "parameters"), dialectKey(d, from.Parameters))
-	lines := objectLines(from.Nodes["objects"])
-	for i, o := range parsed.Objects {
-		e := entry{field: fmt.Sprintf("objects[%d]", i), at: s.field("spec", "parameters", "objects")}
-		if i < len(lines) {
-			e.at = lines[i]
+	for _, o := range checked.Objects {
+		e := entry{field: fmt.Sprintf("objects[%d]", o.Index), at: s.field("spec", "parameters", nameObjects)}
+		for _, place := range checked.Paths {
+			if place.Object == o.Index {
+				e.at = s.inside(from, place)
+			}
 		}
 		cl.role = o.Secret.Role
-		if cl.vaultObject(&e, o) {
+		if !wrong[o.Index] && cl.vaultObject(&e, o) {
 			cl.entries = append(cl.entries, e)
 		}
 	}
@@ -72,6 +72,29 @@ func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialec
 		cl.synced = copied(synced)
 	}
 	c.classes = append(c.classes, cl)
+}
+
+const nameObjects = "objects"
+
+// inside is a place in a class as one in the file.
+func (s source) inside(from manifest.Class, place keymount.Place) *yaml.Node {
+	node := from.Nodes[place.Parameter]
+	if node == nil {
+		return s.field("spec", "parameters")
+	}
+	if place.Line == 0 {
+		return node
+	}
+	at := s.object.File.Inside(node, place.Line, place.Column)
+	return &yaml.Node{Line: at.Line, Column: at.Column}
+}
+
+// fieldOf names the object at a place; the text of a mistake has the field.
+func fieldOf(place keymount.Place) string {
+	if place.Object < 0 {
+		return ""
+	}
+	return fmt.Sprintf("objects[%d]", place.Object)
 }
 
 // vaultObject converts one object; false where it has no counterpart.
@@ -114,49 +137,11 @@ func (cl *class) wholeAnswer(e *entry, o keymount.Object) {
 		"the converted file has the data alone, in the same place; better name a key, or write format: json and read the keys at the top")
 }
 
-// parsedAs reads the class as a mount does.
-func parsedAs(d keymount.Dialect, parameters map[string]string, cl *class) (keymount.Request, error) {
+// anyStore are stores of which a class means the one, whatever it says.
+func anyStore(d keymount.Dialect, parameters map[string]string) map[string]keymount.Store {
 	everywhere := &anywhere{}
 	everywhere.Auth.Audience = cmp.Or(parameters["audience"], string(d))
-	return parsed(d, parameters, cl, map[string]keymount.Store{defaultStore: {Traits: vault.Kind{}.Traits(), Settings: everywhere}})
-}
-
-// parsed reads a class in any dialect.
-func parsed(d keymount.Dialect, parameters map[string]string, cl *class, stores map[string]keymount.Store) (keymount.Request, error) {
-	attributes := map[string]string{
-		"csi.storage.k8s.io/pod.name": "pod", "csi.storage.k8s.io/pod.namespace": cl.namespace,
-		"csi.storage.k8s.io/pod.uid": "uid", "csi.storage.k8s.io/serviceAccount.name": "account",
-		"csi.storage.k8s.io/serviceAccount.tokens": "{}", "secretProviderClass": cl.name,
-	}
-	for name, text := range parameters {
-		if _, taken := attributes[name]; !taken && !strings.HasPrefix(name, "csi.storage.k8s.io/") {
-			attributes[name] = text
-		}
-	}
-	text, err := json.Marshal(attributes)
-	if err != nil {
-		return keymount.Request{}, fmt.Errorf("read the class: %w", err)
-	}
-	return keymount.Parse(keymount.Call{Attributes: string(text), Dialect: d}, stores) //nolint:wrapcheck // its text is for the author
-}
-
-// mistakesOf are the single mistakes of a class.
-func mistakesOf(err error) []string {
-	if several, ok := errors.AsType[interface {
-		error
-		Unwrap() []error
-	}](err); ok {
-		var all []string
-		for _, one := range several.Unwrap() {
-			if !errors.Is(one, keymount.ErrRequest) {
-				all = append(all, mistakesOf(one)...)
-			}
-		}
-		if len(all) > 0 {
-			return all
-		}
-	}
-	return []string{err.Error()}
+	return map[string]keymount.Store{defaultStore: {Traits: vault.Kind{}.Traits(), Settings: everywhere}}
 }
 
 // dialectKey is the place that a class names, as class/vault_store.go reads it.
@@ -181,23 +166,6 @@ func dialectKey(d keymount.Dialect, parameters map[string]string) key {
 		hasCA: first("CACertPath", "CAPem", "CADirectory") != "", hasClientCert: first("TLSClientCertPath") != "",
 		isUnverified: first("SkipTLSVerify") == "true",
 	}
-}
-
-// objectLines are the places of a class's objects in the file.
-func objectLines(text *yaml.Node) []*yaml.Node {
-	var inner yaml.Node
-	if text == nil || yaml.Unmarshal([]byte(text.Value), &inner) != nil || len(inner.Content) != 1 {
-		return nil
-	}
-	var places []*yaml.Node
-	for _, object := range inner.Content[0].Content {
-		at := &yaml.Node{Line: text.Line, Column: text.Column}
-		if text.Style == yaml.LiteralStyle {
-			at.Line, at.Column = text.Line+object.Line, 0
-		}
-		places = append(places, at)
-	}
-	return places
 }
 
 // jsonNode is an object of JSON as YAML, in one line.

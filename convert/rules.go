@@ -125,8 +125,11 @@ func (c *conversion) isUsed(p *place) bool {
 	})
 }
 
-// allow adds the narrowest rules for a class.
+// allow adds the narrowest rules for a class, and takes out what no rule can allow.
 func (c *conversion) allow(cl *class) {
+	if len(cl.entries) == 0 {
+		return
+	}
 	accounts := cl.accounts
 	if len(accounts) == 0 && cl.old != "" {
 		accounts = []string{cl.old}
@@ -138,6 +141,7 @@ func (c *conversion) allow(cl *class) {
 		cl.look(nil, "", "no pod that uses it is in the files, so the rules allow every service account of the namespace",
 			`give convert the pods as well, or write their service accounts in place of "*"`)
 	}
+	var allowed []entry
 	for _, e := range cl.entries {
 		p := cmp.Or(e.place, cl.place)
 		rule := access.Rule{Namespaces: []string{cl.namespace}, ServiceAccounts: accounts, Roles: []string{cmp.Or(e.role, cl.role)}}
@@ -148,11 +152,13 @@ func (c *conversion) allow(cl *class) {
 			rule.Paths = append(rule.Paths, e.path)
 		}
 		if err := p.judge(rule); err != nil {
-			cl.lost(e.at, e.field, "no rule can allow it: "+err.Error(), "write the rule by hand")
+			cl.lost(e.at, e.field, "no rule can allow it: "+err.Error(), "left out of the class; write the object and its rule by hand")
 			continue
 		}
 		p.add(rule)
+		allowed = append(allowed, e)
 	}
+	cl.entries = allowed
 }
 
 // judge tells whether keymount.yaml can hold a rule.
