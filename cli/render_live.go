@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keymount/keymount/auth"
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/trial"
 )
 
@@ -138,8 +139,7 @@ func (l *liveIssuer) kubectl(ctx context.Context, args ...string) ([]byte, error
 	command.Stdout, command.Stderr = &out, &said
 	if err := command.Run(); err != nil {
 		const most = 400
-		text := strings.Join(strings.Fields(said.String()), " ")
-		return nil, fmt.Errorf("kubectl: %w: %s", err, text[:min(len(text), most)])
+		return nil, fmt.Errorf("kubectl: %w: %s", err, spelling.Visible(spelling.Cut(strings.Join(strings.Fields(said.String()), " "), most)))
 	}
 	return out.Bytes(), nil
 }
