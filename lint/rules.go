@@ -159,8 +159,10 @@ func (c *checker) denial(r reader, of *config.Store, s class.Secret, path store.
 	if d.Rule != "" {
 		text += fmt.Sprintf("; in the nearest, %s, %s do not fit", d.Rule, d.List)
 	}
-	if roles := c.rolesFor(r, of); d.List == access.ListRoles && len(roles) > 0 {
-		text += ", and roles that fit are " + strings.Join(roles, ", ")
+	if d.List == access.ListRoles {
+		if roles := c.rolesFor(r, of); len(roles) > 0 {
+			text += ", and roles that fit are " + strings.Join(roles, ", ")
+		}
 	}
 	if r.namespace == "" {
 		text += "; the file names no namespace, -n tells which"
