@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+// helpWidth is the width of help, in columns.
+const helpWidth = 100
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]...",
+		Short:   "Explain a command",
+		Long:    "Explain a command, as its flag --help does.",
+		Example: `  keymount help config check`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []cobra.Completion
+			for _, sub := range about.Commands() {
+				names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usage{err}
+			}
+			if len(rest) > 0 {
+				return noSuchCommand(about, rest)
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// narrow wraps the paragraphs that are too wide, but for those with indented lines.
+func narrow(text string) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, paragraph := range paragraphs {
+		lines := strings.Split(paragraph, "\n")
+		isWide := slices.ContainsFunc(lines, func(line string) bool { return utf8.RuneCountInString(line) > helpWidth })
+		if isWide && !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, " ") }) {
+			paragraphs[i] = wrap(strings.Fields(paragraph))
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
+}
+
+func wrap(words []string) string {
+	var text strings.Builder
+	column := 0
+	for _, word := range words {
+		switch length := utf8.RuneCountInString(word); {
+		case column == 0:
+			column = length
+		case column+1+length > helpWidth:
+			text.WriteByte('\n')
+			column = length
+		default:
+			text.WriteByte(' ')
+			column += 1 + length
+		}
+		text.WriteString(word)
+	}
+	return text.String()
+}
