@@ -93,7 +93,7 @@ func (cl *class) objects() *yaml.Node {
 	if err != nil { // made of texts alone, it can always be written
 		text = []byte("[]\n")
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.LiteralStyle, Value: string(text)}
+	return block(string(text))
 }
 
 func (e entry) node() *yaml.Node {
@@ -119,13 +119,25 @@ func (e entry) node() *yaml.Node {
 		put(n, "role", e.role)
 	}
 	if e.template != "" {
-		template := scalar(e.template)
-		if strings.Contains(e.template, "\n") {
-			template.Style = yaml.LiteralStyle
-		}
-		put(n, "template", template)
+		put(n, "template", block(e.template))
 	}
 	n.HeadComment = comment(e.comments...)
+	return n
+}
+
+// block is a text in its lines, or in quotes where a block would read as another text, as one
+// of spaces alone does.
+func block(text string) *yaml.Node {
+	n := scalar(text)
+	if !strings.Contains(text, "\n") {
+		return n
+	}
+	n.Style = yaml.LiteralStyle
+	var again struct{ Text string }
+	written, err := encode(mapping("text", n))
+	if err != nil || yaml.Unmarshal(written, &again) != nil || again.Text != text {
+		n.Style = yaml.DoubleQuotedStyle
+	}
 	return n
 }
 

@@ -163,7 +163,14 @@ func asKeymount(t *testing.T, text string) *class.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := convert.Convert([]*manifest.File{manifest.Parse("pod.json", pod)}, convert.Options{})
+	return objectOf(t, text, string(pod))
+}
+
+// objectOf is the one object of the class that is made of a manifest; nil where the template
+// in it has no counterpart.
+func objectOf(t *testing.T, text, document string) *class.Object {
+	t.Helper()
+	r := convert.Convert([]*manifest.File{manifest.Parse("input.yaml", []byte(document))}, convert.Options{})
 	for _, note := range r.Notes {
 		if strings.Contains(note.Instead, "left out of the class") && !strings.Contains(note.Text, "more than") {
 			t.Errorf("%q became a template with a mistake: %s", text, note.Text)
@@ -172,18 +179,18 @@ func asKeymount(t *testing.T, text string) *class.Object {
 	if len(r.Classes) != 1 {
 		return nil
 	}
-	document, err := convert.YAML(r.Classes[0])
+	written, err := convert.YAML(r.Classes[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _ := manifest.Parse("class.yaml", document).Objects[0].Class()
+	c, _ := manifest.Parse("class.yaml", written).Objects[0].Class()
 	attributes, err := providertest.Volume{Class: "api", Parameters: c.Parameters, Pod: auth.Pod{Namespace: "default", Name: "api", UID: "uid", ServiceAccount: "default"}}.Attributes()
 	if err != nil {
 		t.Fatal(err)
 	}
 	parsed, err := class.Parse(class.Call{Attributes: attributes, Dialect: class.DialectKeymount}, map[string]class.Store{"default": {Traits: vault.Kind{}.Traits(), Settings: &vault.Settings{}}})
 	if err != nil {
-		t.Fatalf("%v\n%s", err, document)
+		t.Fatalf("%v\n%s", err, written)
 	}
 	return &parsed.Objects[0]
 }
