@@ -15,9 +15,6 @@ import (
 // token that is bound to no pod, and once with that of the pod.
 func (s *suite) testRender(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("kubectl"); err != nil {
-		t.Skip("kubectl is not there, which render --live asks the API server with")
-	}
 	c := s.newScene(t, "render", "fast")
 	s.put(t, "e2e/render", map[string]any{"user": "shop", "password": "fake-1"})
 	const parameters = `
@@ -29,14 +26,13 @@ objects: |
 	c.class("app", parameters, "")
 	c.running("app", "app")
 	want, _ := c.tree("app")
-	program := s.buildProgram(t)
 	folder := s.writeTrial(t, c, parameters)
 	for name, more := range map[string][]string{"without a pod": nil, "of the pod": {"--pod", "app"}} {
 		args := append([]string{
 			"render", filepath.Join(folder, "class.yaml"), "--config", filepath.Join(folder, "keymount.yaml"), "--as", c.namespace + "/app",
 			"--live", "--kubeconfig", s.kubeconfig, "--reveal", "-o", "json",
 		}, more...)
-		out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
+		out, err := s.command(t, args...).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 			continue
@@ -57,11 +53,24 @@ objects: |
 	}
 }
 
-// buildProgram is keymount for this machine.
-func (s *suite) buildProgram(t *testing.T) string {
+// command is one of keymount's on this machine, which finds kubectl.
+func (s *suite) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "keymount")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+	command := exec.CommandContext(t.Context(), s.keymountProgram(t), args...) //nolint:gosec // G204: ours
+	command.Env = append(os.Environ(), "PATH="+filepath.Dir(s.kubectlProgram)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return command
+}
+
+// keymountProgram is keymount for this machine.
+func (s *suite) keymountProgram(t *testing.T) string {
+	t.Helper()
+	s.building.Lock()
+	defer s.building.Unlock()
+	program := filepath.Join(s.folder, "keymount")
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".") //nolint:gosec // G204: ours
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

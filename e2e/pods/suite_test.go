@@ -85,9 +85,12 @@ type suite struct {
 	kubeconfig   string
 	folder       string
 	helmProgram  string
-	before       map[string]bool // the cluster's inventory before keymount was installed
-	postgres     *vaulttest.Postgres
-	environment  []string // of the examples' setup.sh
+	building     sync.Mutex // of keymount for this machine
+
+	kubectlProgram string
+	before         map[string]bool // the cluster's inventory before keymount was installed
+	postgres       *vaulttest.Postgres
+	environment    []string // of the examples' setup.sh
 
 	chain    certificates
 	forms    string // their part of the bundle
@@ -124,6 +127,7 @@ func TestPods(t *testing.T) {
 	t.Run("Codes", s.testCodes)
 	t.Run("Trail", s.testTrail)
 	t.Run("Rights", s.testRights)
+	t.Run("Status", s.testStatus)
 	t.Run("Watch", s.testWatch)
 	t.Run("Uninstall", s.testUninstall)
 }
@@ -153,6 +157,9 @@ func newSuite(t *testing.T) *suite {
 	s.forms = formSecrets(t, s.chain)
 	var err error
 	if s.helmProgram, err = programs.Helm(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s.kubectlProgram, err = programs.Kubectl(ctx, os.Stderr); err != nil {
 		t.Fatal(err)
 	}
 	if kubeconfig := os.Getenv(envKubeconfig); kubeconfig != "" {

@@ -80,6 +80,16 @@ func Vault(ctx context.Context, progress io.Writer) (program string, err error) 
 	return filepath.Join(folder, "vault"), err
 }
 
+// Kubectl builds the program of e2e/kubectl and returns it.
+func Kubectl(ctx context.Context, progress io.Writer) (program string, err error) {
+	source, err := Source(ctx, "kubectl")
+	if err != nil {
+		return "", err
+	}
+	folder, err := Build(ctx, progress, source, "-trimpath", "-ldflags=-s -w", ".")
+	return filepath.Join(folder, "kubectl"), err
+}
+
 // Helm builds the real helm and returns it. Go keeps it in its own cache.
 func Helm(ctx context.Context) (program string, err error) {
 	e2e, err := Source(ctx, ".")

@@ -42,13 +42,16 @@ func run() int {
 	return 0
 }
 
-// buildAll builds what the tests take: the cluster's programs, Vault, helm, and all
+// buildAll builds what the tests take: the cluster's programs, Vault, kubectl, helm, and all
 // that goes into images.
 func buildAll(ctx context.Context) (err error) {
 	if _, err := cluster.Build(ctx, os.Stderr); err != nil {
 		return err
 	}
 	if _, err := programs.Vault(ctx, os.Stderr); err != nil {
+		return err
+	}
+	if _, err := programs.Kubectl(ctx, os.Stderr); err != nil {
 		return err
 	}
 	if _, err := programs.Helm(ctx); err != nil {
