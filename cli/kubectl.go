@@ -11,22 +11,32 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keymount/keymount/internal/spelling"
 )
 
 // kubectl runs the program of that name: what it may do is what the caller may do.
 type kubectl struct{ context, kubeconfig string }
 
-func (k *kubectl) add(command *cobra.Command) {
-	command.Flags().StringVar(&k.context, "context", "", "the context for kubectl")
-	command.Flags().StringVar(&k.kubeconfig, "kubeconfig", "", "the kubeconfig for kubectl")
+// add adds the flags of kubectl. when says when they count, and may be empty.
+func (k *kubectl) add(command *cobra.Command, when string) {
+	command.Flags().StringVar(&k.context, "context", "", when+"the context for kubectl")
+	command.Flags().StringVar(&k.kubeconfig, "kubeconfig", "", when+"the kubeconfig for kubectl")
 	completeFile(command, "kubeconfig")
+}
+
+func (k *kubectl) installed() error {
+	if _, err := exec.LookPath("kubectl"); err != nil {
+		return errors.New("the API server is asked with kubectl, and there is none in $PATH; install it")
+	}
+	return nil
 }
 
 // run returns the output of kubectl. Its error is what kubectl says. What follows a -- among
 // args is the command of exec.
 func (k *kubectl) run(ctx context.Context, args ...string) ([]byte, error) {
-	if _, err := exec.LookPath("kubectl"); err != nil {
-		return nil, errors.New("the API server is asked with kubectl, and there is none in $PATH; install it")
+	if err := k.installed(); err != nil {
+		return nil, err
 	}
 	var flags []string
 	if k.context != "" {
@@ -44,8 +54,7 @@ func (k *kubectl) run(ctx context.Context, args ...string) ([]byte, error) {
 	command.Stdout, command.Stderr = &out, &said
 	if err := command.Run(); err != nil {
 		const most = 400
-		text := strings.Join(strings.Fields(said.String()), " ")
-		return nil, fmt.Errorf("kubectl %s: %w: %s", args[0], err, text[:min(len(text), most)])
+		return nil, fmt.Errorf("kubectl: %w: %s", err, spelling.Visible(spelling.Cut(strings.Join(strings.Fields(said.String()), " "), most)))
 	}
 	return out.Bytes(), nil
 }

@@ -120,7 +120,7 @@ func TestRenderLiveWithoutKubectl(t *testing.T) {
 	}
 	var out, errOut bytes.Buffer
 	code := cli.Run(t.Context(), []string{"render", "class.yaml", "--as", "shop/api", "--config", "keymount.yaml", "--live"}, strings.NewReader(""), &out, &errOut)
-	if want := "keymount: --live asks the API server with kubectl, and there is none in $PATH; install it\n"; code != 1 || errOut.String() != want {
+	if want := "keymount: the API server is asked with kubectl, and there is none in $PATH; install it\n"; code != 1 || errOut.String() != want {
 		t.Errorf("exit code %d: %s%s", code, out.String(), errOut.String())
 	}
 }

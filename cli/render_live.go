@@ -1,36 +1,32 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keymount/keymount/auth"
-	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/trial"
 )
 
 // liveFlags say how to ask the API server for the token of a service account.
 type liveFlags struct {
-	on                       bool
-	pod, context, kubeconfig string
+	kubectl
+
+	on  bool
+	pod string
 }
 
 func (l *liveFlags) add(command *cobra.Command) {
 	flags := command.Flags()
 	flags.BoolVar(&l.on, "live", false, "read the stores of --config, with a token that kubectl gets from the API server")
 	flags.StringVar(&l.pod, "pod", "", "with --live: the running pod to bind the token to")
-	flags.StringVar(&l.context, "context", "", "with --live: the context for kubectl")
-	flags.StringVar(&l.kubeconfig, "kubeconfig", "", "with --live: the kubeconfig for kubectl")
-	completeFile(command, "kubeconfig")
+	l.kubectl.add(command, "with --live: ")
 }
 
 func (l *liveFlags) check() error {
@@ -45,8 +41,8 @@ func (l *liveFlags) check() error {
 // issue has the API server prove the pod. A token without a pod is enough here, unless one
 // is named.
 func (l *liveFlags) issue(ctx context.Context, try *trial.Try) error {
-	if _, err := exec.LookPath("kubectl"); err != nil {
-		return errors.New("--live asks the API server with kubectl, and there is none in $PATH; install it")
+	if err := l.installed(); err != nil {
+		return err
 	}
 	issuer := &liveIssuer{flags: *l, try: try}
 	issuer.ClusterKeys = auth.ClusterKeys{Get: issuer.get}
@@ -80,7 +76,7 @@ func (l *liveIssuer) Token(ctx context.Context, audience string) (string, error)
 	if l.flags.pod != "" {
 		args = append(args, "--bound-object-kind", "Pod", "--bound-object-name", l.flags.pod)
 	}
-	out, err := l.kubectl(ctx, args...)
+	out, err := l.flags.run(ctx, args...)
 	if err != nil {
 		return "", l.refused(err)
 	}
@@ -119,27 +115,9 @@ func (l *liveIssuer) bind(token string) {
 
 // get is a document of the API server.
 func (l *liveIssuer) get(ctx context.Context, path string) ([]byte, error) {
-	data, err := l.kubectl(ctx, "get", "--raw", path)
+	data, err := l.flags.run(ctx, "get", "--raw", path)
 	if err != nil {
 		return nil, fmt.Errorf("ask the API server for the keys of its tokens: %w", err)
 	}
 	return data, nil
-}
-
-// kubectl runs it. Its error is what kubectl says.
-func (l *liveIssuer) kubectl(ctx context.Context, args ...string) ([]byte, error) {
-	if l.flags.context != "" {
-		args = append(args, "--context", l.flags.context)
-	}
-	if l.flags.kubeconfig != "" {
-		args = append(args, "--kubeconfig", l.flags.kubeconfig)
-	}
-	var out, said bytes.Buffer
-	command := exec.CommandContext(ctx, "kubectl", args...) //nolint:gosec // no shell takes part
-	command.Stdout, command.Stderr = &out, &said
-	if err := command.Run(); err != nil {
-		const most = 400
-		return nil, fmt.Errorf("kubectl: %w: %s", err, spelling.Visible(spelling.Cut(strings.Join(strings.Fields(said.String()), " "), most)))
-	}
-	return out.Bytes(), nil
 }

@@ -96,7 +96,7 @@ func (f *statusFlags) add(command *cobra.Command) {
 	completeFile(command, "config", yamlFiles()...)
 	complete(command, "namespace", nil)
 	complete(command, "node", nil)
-	f.kubectl.add(command)
+	f.kubectl.add(command, "")
 }
 
 func (f *statusFlags) ask(ctx context.Context) (statuses, error) {
