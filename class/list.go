@@ -19,8 +19,8 @@ import (
 
 const maxObjects = 1000
 
-// maxParts bounds the memory of a class while it is parsed: about 60 MB.
-const maxParts = 200_000
+// maxParts bounds the memory of a class while it is parsed: about 30 MB.
+const maxParts = 100_000
 
 // entries are the objects of a class: a YAML list of maps like example.
 func entries(text, example string, m *mistakes) []*yaml.Node {

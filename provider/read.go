@@ -90,7 +90,7 @@ func (r *read) ask(ctx context.Context) (err error) {
 
 // errHoldsMuch says that a mount holds more than its share. It is final for a mount in
 // its place, and has one that has none wait for it.
-var errHoldsMuch error = store.Invalid.Errorf("too large: the secrets of one mount are larger together than what the driver takes, and take more than 16 MiB of memory; split the class")
+var errHoldsMuch error = store.Invalid.Errorf("too large: the secrets of one mount are larger together than what the driver takes, and take more than 12 MiB of memory; split the class")
 
 // charge counts an answer into the share of the mount, and drops it when that is full.
 func (r *read) charge() error {

@@ -19,7 +19,7 @@ import (
 	"github.com/keymount/keymount/store/kind"
 )
 
-const tooMuch = "too large: the secrets of one mount are larger together than what the driver takes, and take more than 16 MiB of memory; split the class"
+const tooMuch = "too large: the secrets of one mount are larger together than what the driver takes, and take more than 12 MiB of memory; split the class"
 
 // withRoom runs a provider with this room.
 func withRoom(m *room.Mounts) func(*world, *setup) {
@@ -53,7 +53,7 @@ func TestMountsHoldNoMoreThanTheirShare(t *testing.T) {
 	withKept, l := startKept(t)
 	plain := start(t)
 	for i := range 7 {
-		data := map[string]any{"key": "x", "more": strings.Repeat("x", 4<<20)}
+		data := map[string]any{"key": "x", "more": strings.Repeat("x", 3<<20)}
 		l.Set(fmt.Sprintf("shop/%d", i), data)
 		plain.memory.Set(fmt.Sprintf("shop/%d", i), data)
 	}
@@ -68,10 +68,10 @@ func TestMountsHoldNoMoreThanTheirShare(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, when := range []string{"cold", "warm"} {
 				if _, _, err := test.world.mount(t, test.world.volume(pod("shop", "api"), test.many)); status.Code(err) != codes.FailedPrecondition || !strings.HasSuffix(statusText(err), tooMuch) {
-					t.Errorf("20 MiB, %s: %v", when, err)
+					t.Errorf("15 MiB, %s: %v", when, err)
 				}
 				if files, _, err := test.world.mount(t, test.world.volume(pod("shop", "api"), test.some)); err != nil || len(files) != 3 {
-					t.Errorf("12 MiB, %s: %v", when, err)
+					t.Errorf("9 MiB, %s: %v", when, err)
 				}
 			}
 		})
@@ -90,7 +90,7 @@ func TestNothingIsReadBeyondTheShare(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n := w.memory.Reads(); n > 12 {
-		t.Errorf("%d secrets of 4 MiB were read, and a share is half of the pool, and 16 MiB in a place", n)
+		t.Errorf("%d secrets of 4 MiB were read, and a share is half of the pool, and 12 MiB in a place", n)
 	}
 }
 

@@ -27,11 +27,11 @@ const (
 	// Small is what a mount may hold freely, and one answer take outside of the lane.
 	Small = 512 << 10
 	// Pool is what all mounts without a place may hold together beyond that.
-	Pool = 32 << 20
+	Pool = 24 << 20
 	// texts is the pool for what is longer than Free in texts of answers.
-	texts = 16 << 20
+	texts = 12 << 20
 	// Large is what one answer may take parsed, and a mount hold in its place.
-	Large = 16 << 20
+	Large = 12 << 20
 	// Free is how much of the text of an answer is read freely.
 	Free = 64 << 10
 
@@ -45,7 +45,7 @@ const (
 )
 
 // ErrTooLarge says that an answer would take more than Large once it is parsed.
-var ErrTooLarge = errors.New("too large: parsed, the secret would take more than 16 MiB of memory; split it")
+var ErrTooLarge = errors.New("too large: parsed, the secret would take more than 12 MiB of memory; split it")
 
 // ErrNoPlace says that the time of a request ended before its answer had a place.
 var ErrNoPlace = errors.New("other large answers come first")

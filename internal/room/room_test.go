@@ -397,7 +397,7 @@ func TestPlacesOfANamespace(t *testing.T) {
 // However many mounts some namespaces have, there is something left for the next one.
 func TestPoolIsShared(t *testing.T) {
 	const mib = 1 << 20
-	for namespaces, want := range map[int]int{1: 16 * mib, 3: 8 * mib, 7: 4 * mib} {
+	for namespaces, want := range map[int]int{1: 12 * mib, 3: 6 * mib, 7: 3 * mib} {
 		m := room.NewMounts(room.Pool, room.Places, time.Now)
 		held := map[string]int{}
 		for range 40 {

@@ -114,7 +114,7 @@ func TestHeavyAnswersAreNotParsed(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			_, err := v.Read(t.Context(), caller(), ref(t, "secret/shop/db"))
 			runtime.ReadMemStats(&after)
-			const want = "invalid: too large: parsed, the secret would take more than 16 MiB of memory; split it"
+			const want = "invalid: too large: parsed, the secret would take more than 12 MiB of memory; split it"
 			if !errors.Is(err, store.Invalid) || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
