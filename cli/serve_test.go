@@ -143,6 +143,7 @@ func TestServeStopsBesideAStoreThatHangs(t *testing.T) {
 		_ = log.Close()
 	}()
 	lines := bufio.NewScanner(logs)
+	waitFor(t, lines, "keymount.yaml") // its address is not encrypted
 	waitFor(t, lines, "serving")
 	go func() { _, _ = io.Copy(io.Discard, logs) }()
 	driver, err := providertest.Dial(filepath.Join(folder, "keymount.sock"))

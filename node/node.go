@@ -67,7 +67,15 @@ func Open(ctx context.Context, c *config.Config, o Options) (*Node, error) {
 		folder.Close()
 		return nil, err
 	}
+	warn(ctx, c, o.Log)
 	return &Node{all, folder, trail}, nil
+}
+
+// warn logs what keymount.yaml may say and seldom means.
+func warn(ctx context.Context, c *config.Config, log *slog.Logger) {
+	for _, w := range Warn(c) {
+		log.LogAttrs(ctx, slog.LevelWarn, "keymount.yaml", slog.String("place", w.Place), slog.String("warning", w.Err.Error()))
+	}
 }
 
 // Run serves until ctx ends or a part fails, and waits for the mounts in flight. It

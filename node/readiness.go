@@ -52,6 +52,7 @@ type watched struct {
 	of    *readiness
 
 	// What is known, guarded by of.mu.
+	asked    bool   // at all
 	answered bool   // at some time
 	fault    bool   // at the last probe
 	told     string // the reason of the last event
@@ -118,6 +119,8 @@ func (w *watched) note(ctx context.Context, err error) {
 	r := w.of
 	r.metrics.Probed(w.name, err)
 	r.mu.Lock()
+	first := !w.asked
+	w.asked = true
 	w.fault = err != nil && !errors.Is(err, store.Unavailable)
 	w.answered = w.answered || err == nil
 	reason, before := w.reasonLocked(), w.told
@@ -126,6 +129,9 @@ func (w *watched) note(ctx context.Context, err error) {
 	}
 	w.told = reason
 	r.mu.Unlock()
+	if first && errors.Is(err, store.Unavailable) {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "a store does not answer at the start", slog.String("store", w.name), slog.Any("error", err))
+	}
 	if reason != before {
 		w.tell(ctx, reason, before, err)
 	}

@@ -169,3 +169,25 @@ func TestReadyBoundOfZero(t *testing.T) {
 		}
 	})
 }
+
+// A store that does not answer at the start is told of once; what comes later is another's news.
+func TestSilenceAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const want = `level=WARN msg="a store does not answer at the start" store=prod error="store unavailable: away"`
+		w := watch(t, time.Minute, store.Unavailable.Errorf("away"))
+		w.after(30 * time.Second)
+		if text := w.log.String(); strings.Count(text, want) != 1 || strings.Count(text, "\n") != 1 {
+			t.Errorf("the log has\n%s", text)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, time.Minute, nil)
+		w.mu.Lock()
+		w.says = store.Unavailable.Errorf("away")
+		w.mu.Unlock()
+		w.after(10 * time.Minute)
+		if text := w.log.String(); text != "" {
+			t.Errorf("the log has\n%s", text)
+		}
+	})
+}
