@@ -27,6 +27,7 @@ type class struct {
 	dir      string            // the folder of its files in a pod that had an agent
 	entries  []entry
 	synced   *yaml.Node // secretObjects; nil without
+	native   string     // the Secret that an operator wrote
 	comments []string
 }
 

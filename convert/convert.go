@@ -43,7 +43,7 @@ func (r *Result) Complete() bool {
 // that it names, which are looked for in all the files.
 func Convert(files []*manifest.File, o Options) *Result {
 	o.Store, o.Namespace = cmp.Or(o.Store, defaultStore), cmp.Or(o.Namespace, defaultNamespace)
-	c := &conversion{options: o, taken: map[[2]string]bool{}}
+	c := &conversion{options: o, taken: map[[2]string]bool{}, told: map[Note]bool{}}
 	for _, f := range files {
 		for _, m := range f.Mistakes {
 			c.result.Notes = append(c.result.Notes, Note{File: f.Name, Line: m.Line, Column: m.Column, Lost: true, Text: "not YAML: " + m.Text, Instead: "correct the file; what stands behind this line was not read"})
@@ -75,6 +75,7 @@ type conversion struct {
 	places  []*place
 	classes []*class
 	patches []func() // change the pods, when the classes are checked
+	told    map[Note]bool
 	result  Result
 }
 

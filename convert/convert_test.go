@@ -75,6 +75,7 @@ func TestInputs(t *testing.T) {
 			result := convert.Convert(files, convert.Options{})
 			wants(t, strings.TrimSuffix(input, ".yaml")+".want", outputOf(t, result))
 			lints(t, result)
+			admits(t, result.Pods)
 			readTruth(t, strings.TrimSuffix(input, ".yaml")+".truth.yaml").check(t, result)
 		})
 	}
@@ -120,6 +121,55 @@ func lints(t *testing.T, r *convert.Result) {
 	for _, finding := range lint.Check(files, lint.Options{Namespace: "default", Kinds: all.All(), Warn: keymount.Warn}).Findings {
 		t.Errorf("%s:%d: %s: %s", finding.File, finding.Line, finding.Rule, finding.Text)
 	}
+}
+
+// admits holds pods against what an API server would refuse in their volumes, and a container
+// runtime in their mounts.
+func admits(t *testing.T, pods []*yaml.Node) {
+	t.Helper()
+	for _, node := range pods {
+		pod, ok := manifest.Object{Node: node, Kind: text(node, "kind")}.Pod()
+		if !ok {
+			t.Error("no pod among the pods")
+			continue
+		}
+		volumes := namesOf(t, manifest.Field(pod.Spec, "volumes"), "name")
+		for _, list := range []string{"containers", "initContainers"} {
+			if manifest.Field(pod.Spec, list) == nil {
+				continue
+			}
+			for _, container := range manifest.Field(pod.Spec, list).Content {
+				mounts := manifest.Field(container, "volumeMounts")
+				paths := namesOf(t, mounts, "mountPath")
+				for i, at := range paths {
+					if name := text(mounts.Content[i], "name"); !slices.Contains(volumes, name) {
+						t.Errorf("container %q mounts a volume %q that the pod has not", text(container, "name"), name)
+					}
+					for k, below := range paths {
+						if text(mounts.Content[i], "readOnly") == "true" && k != i && strings.HasPrefix(path.Clean(below), path.Clean(at)+"/") {
+							t.Errorf("container %q mounts %s within %s, which is read-only", text(container, "name"), below, at)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// namesOf are the values of a field that tells the items of a list apart.
+func namesOf(t *testing.T, list *yaml.Node, field string) (names []string) {
+	t.Helper()
+	if list == nil {
+		return nil
+	}
+	for _, item := range list.Content {
+		name := strings.TrimSuffix(text(item, field), "/")
+		if slices.Contains(names, name) {
+			t.Errorf("%s %q stands there twice", field, name)
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 func wants(t *testing.T, file, got string) {
@@ -300,7 +350,7 @@ func (n *node) mount(t *testing.T, written *yaml.Node) map[string]*v1alpha1.File
 	for i := range n.stores.Stores {
 		s := &n.stores.Stores[i]
 		for _, rule := range s.Access.Rules {
-			if rule.Namespaces[0] == volume.Pod.Namespace && rule.ServiceAccounts[0] != "*" {
+			if rule.Namespaces[0] == volume.Pod.Namespace && rule.ServiceAccounts[0] != "*" && slices.Contains(rule.Roles, c.Parameters["role"]) {
 				volume.Pod.ServiceAccount = rule.ServiceAccounts[0]
 			}
 		}

@@ -3,6 +3,9 @@ package convert
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -28,7 +31,7 @@ func (c *conversion) dialect(from manifest.Class) {
 	s := source{c, from.Object}
 	switch d := keymount.Dialect(from.Provider); d {
 	case keymount.DialectVault, keymount.DialectOpenBao:
-		c.vaultClass(s, from, d)
+		c.vaultClasses(s, from, d)
 	case keymount.DialectKeymount:
 		s.look(nil, "spec.provider", "the class is keymount's own already", "keep it as it is")
 	case "aws", "gcp", "azure":
@@ -39,10 +42,66 @@ func (c *conversion) dialect(from manifest.Class) {
 	}
 }
 
-// vaultClass converts a class of vault-csi-provider or openbao-csi-provider. It is parsed by
-// the very code that mounts it, so that it means here what it means there.
-func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialect) {
-	cl := &class{source: s, namespace: c.namespace(s.object), name: s.object.Name, uses: func(p podUse) bool { return p.mounts(s.object.Name) }}
+// vaultClasses converts a class of vault-csi-provider or openbao-csi-provider, as its pods use
+// it: the volumeAttributes of each overwrite its parameters, which in a class of keymount they
+// cannot. So each set of them makes a class.
+func (c *conversion) vaultClasses(s source, from manifest.Class, d keymount.Dialect) {
+	name := s.object.Name
+	for i, set := range c.overrides(c.namespace(s.object), name) {
+		of, as := from, name
+		of.Parameters, of.Nodes = maps.Clone(from.Parameters), maps.Clone(from.Nodes)
+		for parameter, text := range set {
+			of.Parameters[parameter] = text
+			delete(of.Nodes, parameter)
+		}
+		if i > 0 {
+			as = c.freeName(s.object)
+		}
+		cl := &class{source: s, namespace: c.namespace(s.object), name: as, uses: func(p podUse) bool { return p.overwrites(name, set) }}
+		if !c.vaultClass(cl, of, d) {
+			return
+		}
+		if synced := s.field("spec", "secretObjects"); synced != nil && i == 0 {
+			cl.synced = copied(synced)
+		} else if synced != nil {
+			s.lost(synced, "spec.secretObjects", fmt.Sprintf("of the classes that it becomes, %s alone keeps the native Secrets", name), "write secretObjects into the class whose files they should have")
+		}
+		c.noteOverrides(cl, name, set)
+		c.classes = append(c.classes, cl)
+	}
+}
+
+// overrides are the sets of parameters with which pods use a class, beginning with the empty
+// one if a pod has none, or there is no pod.
+func (c *conversion) overrides(namespace, class string) (sets []map[string]string) {
+	for _, pod := range c.pods[namespace] {
+		for _, set := range pod.attributes(class) {
+			if !slices.ContainsFunc(sets, func(has map[string]string) bool { return maps.Equal(has, set) }) {
+				sets = append(sets, set)
+			}
+		}
+	}
+	slices.SortStableFunc(sets, func(a, b map[string]string) int { return min(len(a), 1) - min(len(b), 1) })
+	if len(sets) == 0 {
+		return []map[string]string{nil}
+	}
+	return sets
+}
+
+// noteOverrides tells of each pod that it cannot stay as it is.
+func (c *conversion) noteOverrides(cl *class, name string, set map[string]string) {
+	for _, pod := range c.pods[cl.namespace] {
+		if len(set) > 0 && pod.overwrites(name, set) {
+			source{c, pod.Object}.lost(nil, "volumeAttributes", fmt.Sprintf("%s of the volume of class %q overwrite parameters, which a pod cannot do with a class of keymount", strings.Join(slices.Sorted(maps.Keys(set)), ", "), name),
+				fmt.Sprintf("the class %q has them: name it in secretProviderClass, and remove them", cl.name))
+		}
+	}
+}
+
+// vaultClass reads a class. It is parsed by the very code that mounts it, so that it means
+// here what it means there. False if nothing can be read.
+func (c *conversion) vaultClass(cl *class, from manifest.Class, d keymount.Dialect) bool {
+	s := cl.source
 	checked := keymount.Check(d, cl.namespace, from.Parameters, anyStore(d, from.Parameters))
 	wrong := map[int]bool{} // objects with mistakes; -1 is the class
 	for _, m := range checked.Mistakes {
@@ -53,7 +112,7 @@ func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialec
 		s.look(s.inside(from, m.Place), fieldOf(m.Place), m.Text, "")
 	}
 	if wrong[-1] {
-		return
+		return false
 	}
 	cl.place = c.place(s, s.field("spec", "parameters"), dialectKey(d, from.Parameters))
 	for _, o := range checked.Objects {
@@ -68,10 +127,7 @@ func (c *conversion) vaultClass(s source, from manifest.Class, d keymount.Dialec
 			cl.entries = append(cl.entries, e)
 		}
 	}
-	if synced := s.field("spec", "secretObjects"); synced != nil {
-		cl.synced = copied(synced)
-	}
-	c.classes = append(c.classes, cl)
+	return true
 }
 
 const nameObjects = "objects"

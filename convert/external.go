@@ -55,20 +55,42 @@ func (c *conversion) externalObject(o manifest.Object) bool {
 
 func (c *conversion) externalSecret(s source) {
 	name := cmp.Or(s.text("spec", "target", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), uses: func(p podUse) bool { return p.reads(name) }}
+	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
 	x := &external{class: cl, names: map[string]remote{}}
-	at := x.store(s.field("spec", "secretStoreRef"), "spec.secretStoreRef")
+	at := x.usualStore()
 	if at == nil {
 		return
 	}
-	cl.place, cl.role, cl.old = at.place, at.role, at.account
+	cl.place, cl.role = at.place, at.role
+	cl.old = at.accountIn(cl.namespace)
 	x.data(*at)
 	x.dataFrom(*at)
 	x.policies()
 	keys, known := x.files()
+	x.part()
 	x.sync(name, keys, known)
 	c.classes = append(c.classes, cl)
 }
+
+// usualStore is the one of the whole ExternalSecret, or, where it names none, of the first
+// value with a store of its own.
+func (x *external) usualStore() *externalStore {
+	if ref := x.field("spec", "secretStoreRef"); len(members(ref)) > 0 {
+		return x.store(ref, "spec.secretStoreRef")
+	}
+	for _, list := range []string{"data", "dataFrom"} {
+		for i, item := range items(x.object.Node, "spec", list) {
+			if ref := manifest.Field(item, "sourceRef", "storeRef"); ref != nil {
+				return x.store(ref, fmt.Sprintf("spec.%s[%d].sourceRef.storeRef", list, i))
+			}
+		}
+	}
+	x.lost(x.field("spec"), "spec.secretStoreRef", "it names no store", "name the SecretStore first")
+	return nil
+}
+
+// hasStore tells whether the whole ExternalSecret names a store; else each value has to.
+func (x *external) hasStore() bool { return len(members(x.object.Node, "spec", "secretStoreRef")) > 0 }
 
 // data reads spec.data.
 func (x *external) data(usual externalStore) {
@@ -83,7 +105,14 @@ func (x *external) data(usual externalStore) {
 			}
 			store = *other
 		} else if manifest.Field(item, "sourceRef") != nil {
-			x.lost(item, field+".sourceRef", "a generator has no counterpart", "let the store make the value")
+			x.lost(item, field+".sourceRef", "it names no store, and a generator has no counterpart", "let the store make the value")
+			continue
+		} else if !x.hasStore() {
+			x.lost(item, field, "neither it nor the ExternalSecret names a store", "name the SecretStore first")
+			continue
+		}
+		if key == "" {
+			x.lost(item, field+".secretKey", "there is no name for the file", "name the key first")
 			continue
 		}
 		r, ok := x.remote(item, manifest.Field(item, "remoteRef"), field+".remoteRef", store)
@@ -109,22 +138,34 @@ func (x *external) dataFrom(usual externalStore) {
 			}
 			store = *other
 		}
-		switch extract := manifest.Field(item, "extract"); {
-		case manifest.Field(item, "sourceRef", "generatorRef") != nil:
-			x.lost(item, field+".sourceRef.generatorRef", "a generator has no counterpart", "let the store make the value: Vault's database, pki or transit engines, or a value written once")
-		case manifest.Field(item, "find") != nil:
-			x.lost(item, field+".find", "keymount reads secrets by their paths and lists none", "name each secret in spec.data, or in the class")
-		case manifest.Field(item, "rewrite") != nil:
-			x.lost(item, field+".rewrite", "files have the names of the keys", "name each key in spec.data with the name that it should have")
-		case extract != nil:
-			r, ok := x.remote(item, extract, field+".extract", store)
-			if ok && r.property != "" {
-				x.lost(item, field+".extract.property", "the keys within a value have no file each", "name each of them in spec.data: "+r.property+".KEY")
-				continue
-			}
-			if ok {
-				x.all = append(x.all, r)
-			}
+		x.from(item, field, store)
+	}
+}
+
+// from reads an item of spec.dataFrom.
+func (x *external) from(item *yaml.Node, field string, store externalStore) {
+	extract, place := manifest.Field(item, "extract"), field+".extract"
+	if extract == nil && manifest.Field(item, "key") != nil { // as in v1alpha1
+		extract, place = item, field
+	}
+	switch {
+	case manifest.Field(item, "sourceRef", "generatorRef") != nil:
+		x.lost(item, field+".sourceRef.generatorRef", "a generator has no counterpart", "let the store make the value: Vault's database, pki or transit engines, or a value written once")
+	case manifest.Field(item, "find") != nil:
+		x.lost(item, field+".find", "keymount reads secrets by their paths and lists none", "name each secret in spec.data, or in the class")
+	case manifest.Field(item, "rewrite") != nil:
+		x.lost(item, field+".rewrite", "files have the names of the keys", "name each key in spec.data with the name that it should have")
+	case extract == nil:
+		x.lost(item, field, "there is nothing in it that convert knows", "write extract with the key of a secret")
+	case !x.hasStore() && manifest.Field(item, "sourceRef", "storeRef") == nil:
+		x.lost(item, field, "neither it nor the ExternalSecret names a store", "name the SecretStore first")
+	default:
+		r, ok := x.remote(item, extract, place, store)
+		switch {
+		case ok && r.property != "":
+			x.lost(item, place+".property", "the keys within a value have no file each", "name each of them in spec.data: "+r.property+".KEY")
+		case ok:
+			x.all = append(x.all, r)
 		}
 	}
 }
@@ -185,15 +226,15 @@ func (x *external) files() (keys []string, known bool) {
 	templated := members(template, "data")
 	known = true
 	if len(templated) == 0 && len(items(template, "templateFrom")) == 0 || manifest.Text(manifest.Field(template, "mergePolicy")) == "Merge" {
+		for _, r := range x.all { // in the operator's order: later ones overwrite
+			x.entries = append(x.entries, x.folder(r))
+			known = false
+		}
 		for _, key := range x.order {
 			if !slices.ContainsFunc(templated, func(m member) bool { return m.name.Value == key }) {
 				x.entries = append(x.entries, x.value(key))
 				keys = append(keys, key)
 			}
-		}
-		for _, r := range x.all {
-			x.entries = append(x.entries, x.folder(r))
-			known = false
 		}
 	}
 	if len(templated)+len(items(template, "templateFrom")) > 0 {
@@ -234,7 +275,7 @@ func (x *external) value(key string) entry {
 // folder is a file for each key of a secret.
 func (x *external) folder(r remote) entry {
 	e := x.entry(r)
-	e.file = "./"
+	e.file = here
 	if r.encoded {
 		e.encoding = "base64"
 	}

@@ -12,10 +12,20 @@ import (
 
 // externalStore is a SecretStore whose provider is a Vault.
 type externalStore struct {
-	place         *place
-	role, account string
-	mount         string // empty where the paths begin with it
-	isKV1         bool
+	place     *place
+	role      string
+	account   string // with which the operator logs in
+	elsewhere string // the account's namespace, where the store names one
+	mount     string // empty where the paths begin with it
+	isKV1     bool
+}
+
+// accountIn is the account of the operator if a pod of the namespace can have it.
+func (s externalStore) accountIn(namespace string) string {
+	if s.elsewhere != "" && s.elsewhere != namespace {
+		return ""
+	}
+	return s.account
 }
 
 // store finds the store that a secret names; nil, with a note, where it has no counterpart.
@@ -62,7 +72,7 @@ func (s source) vaultStore(settings *yaml.Node) *externalStore {
 		s.lostAuth(auth)
 	}
 	k.audience = cmp.Or(firstText(account, "audiences"), k.audience)
-	store.account = manifest.Text(manifest.Field(account, "name"))
+	store.account, store.elsewhere = manifest.Text(manifest.Field(account, "name")), manifest.Text(manifest.Field(account, "namespace"))
 	if store.role == "" {
 		store.role = s.object.Name
 		s.look(auth, "spec.provider.vault.auth", "there is no role for pods to log in with; "+store.role+" stands in its place", "make such a role in Vault for the service accounts of the pods")

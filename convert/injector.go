@@ -19,15 +19,18 @@ const (
 	usualJSONTemplate = `{{ with secret %q }}{{ .Data | toJSON }}` + "\n" + `{{ end }}`
 )
 
-// usualVolume is where the injector mounts its files.
-const usualVolume = "/vault/secrets"
-
 // injection is a pod, or a template of pods, into which the injector puts an agent.
 type injection struct {
 	source
 
-	pod    manifest.Pod
-	prefix string // of the annotations
+	pod manifest.Pod
+	injector
+}
+
+// injector is a tool that puts agents into pods.
+type injector struct {
+	prefix string // of its annotations
+	volume string // where it mounts its files
 }
 
 // injected is a secret of an injected pod.
@@ -36,8 +39,9 @@ type injected struct {
 	raw, name, path, file, mode, dir string
 }
 
-// injectorPrefixes begin the annotations of the injectors.
-func injectorPrefixes() []string { return []string{"vault.hashicorp.com/", "openbao.openbao.org/"} }
+func injectors() []injector {
+	return []injector{{"vault.hashicorp.com/", "/vault/secrets"}, {"openbao.openbao.org/", "/openbao/secrets"}}
+}
 
 // injectedPod converts a pod with an agent; false for any other object.
 func (c *conversion) injectedPod(o manifest.Object) bool {
@@ -45,8 +49,8 @@ func (c *conversion) injectedPod(o manifest.Object) bool {
 	if !ok {
 		return false
 	}
-	for _, prefix := range injectorPrefixes() {
-		i := injection{source{c, o}, pod, prefix}
+	for _, tool := range injectors() {
+		i := injection{source{c, o}, pod, tool}
 		if on, err := strconv.ParseBool(i.value("agent-inject")); err == nil && on {
 			i.convert()
 			return true
@@ -75,7 +79,7 @@ func (i injection) convert() {
 	i.noteAnnotations()
 	p, role := i.login()
 	var classes []*class
-	for _, secret := range i.secrets() {
+	for _, secret := range outermost(i.secrets()) {
 		cl := i.classFor(&classes, secret.dir)
 		cl.place, cl.role = p, role
 		if e, ok := i.entry(secret, p); ok {
@@ -89,6 +93,20 @@ func (i injection) convert() {
 	}
 	i.c.classes = append(i.c.classes, classes...)
 	i.c.patches = append(i.c.patches, func() { i.patch(classes) })
+}
+
+// outermost puts the files of a folder within another one's into that one: nothing can be
+// mounted into a volume that is read-only.
+func outermost(all []injected) []injected {
+	for n := range all {
+		s := &all[n]
+		for _, other := range all {
+			if below, ok := strings.CutPrefix(s.dir, strings.TrimSuffix(other.dir, "/")+"/"); ok && below != "" {
+				s.dir, s.file = other.dir, path.Join(below, s.file)
+			}
+		}
+	}
+	return all
 }
 
 // classFor is the class of the files of a folder.
@@ -149,7 +167,7 @@ func (i injection) secret(raw string, at *yaml.Node) injected {
 		s.name = raw
 	}
 	s.file = path.Clean(strings.TrimLeft(cmp.Or(i.value("agent-inject-file-"+raw), s.name), "/"))
-	s.dir = cmp.Or(i.of("secret-volume-path", raw), usualVolume)
+	s.dir = path.Clean(cmp.Or(i.of("secret-volume-path", raw), i.volume))
 	if text := i.annotation("agent-inject-template-" + raw); manifest.Text(text) != "" {
 		s.template = text
 	}

@@ -30,7 +30,10 @@ func (cl *class) keep(n nativeSecret) {
 		return
 	}
 	data := &yaml.Node{Kind: yaml.SequenceNode}
-	for _, key := range n.keys {
+	for i, key := range n.keys {
+		if slices.Contains(n.keys[:i], key) {
+			continue
+		}
 		one := mapping("objectName", key, "key", key)
 		one.Style = yaml.FlowStyle
 		data.Content = append(data.Content, one)
@@ -67,7 +70,17 @@ func (cl *class) unsync() {
 		if data == nil || data.Kind != yaml.SequenceNode {
 			return false
 		}
-		data.Content = slices.DeleteFunc(data.Content, func(n *yaml.Node) bool { return !isThere(manifest.Text(manifest.Field(n, "objectName"))) })
+		secret := manifest.Text(manifest.Field(object, "secretName"))
+		data.Content = slices.DeleteFunc(data.Content, func(n *yaml.Node) bool {
+			file := manifest.Text(manifest.Field(n, "objectName"))
+			if !isThere(file) {
+				cl.lost(nil, "secretObjects", fmt.Sprintf("the key %q of the native Secret %q is not kept, since the class has no file %q", manifest.Text(manifest.Field(n, "key")), secret, file), "")
+			}
+			return !isThere(file)
+		})
+		if len(data.Content) == 0 {
+			cl.lost(nil, "secretObjects", fmt.Sprintf("the native Secret %q is not kept: it has no keys any more", secret), "")
+		}
 		return len(data.Content) == 0
 	})
 	if len(cl.synced.Content) == 0 {

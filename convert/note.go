@@ -63,10 +63,15 @@ func (s source) note(lost bool, at *yaml.Node, field, text, instead string) {
 	if at == nil {
 		at = s.object.Node
 	}
-	s.c.result.Notes = append(s.c.result.Notes, Note{
+	n := Note{
 		File: s.object.File.Name, Line: at.Line, Column: at.Column, Object: titled(s.object),
 		Field: spelling.Visible(field), Lost: lost, Text: spelling.Visible(strings.TrimSpace(text)), Instead: spelling.Visible(instead),
-	})
+	}
+	if s.c.told[n] {
+		return // a store is read again for each secret that names it
+	}
+	s.c.told[n] = true
+	s.c.result.Notes = append(s.c.result.Notes, n)
 }
 
 // lost notes that a field has no counterpart.

@@ -23,7 +23,7 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 		c.operatorSecret(s, s.staticEntry)
 	case "VaultDynamicSecret":
 		c.operatorSecret(s, s.dynamicEntry)
-	case "VaultPKISecret":
+	case kindPKI:
 		c.operatorSecret(s, s.pkiEntry)
 	case "VaultAuth", "VaultAuthGlobal", "VaultConnection", "SecretTransformation":
 		return false // read with the secrets that name them
@@ -36,7 +36,7 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 // operatorSecret converts a secret of any kind; read makes the object that reads it.
 func (c *conversion) operatorSecret(s source, read func(*place) entry) {
 	name := cmp.Or(s.text("spec", "destination", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), uses: func(p podUse) bool { return p.reads(name) }}
+	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
 	login, ok := s.login()
 	if !ok {
 		return
@@ -45,9 +45,16 @@ func (c *conversion) operatorSecret(s source, read func(*place) entry) {
 	d := destination{class: cl, read: read(cl.place)}
 	d.read.at = cmp.Or(d.read.at, s.object.Node)
 	keys, known := d.files()
+	d.part()
 	if s.field("spec", "rolloutRestartTargets") != nil {
 		s.lost(s.field("spec", "rolloutRestartTargets"), "spec.rolloutRestartTargets", "keymount restarts no workload: the files change under it",
 			"have the application read its files again")
+	}
+	if s.text("spec", "destination", "create") != "true" {
+		s.lost(s.field("spec", "destination"), "spec.destination.create", fmt.Sprintf("the Secret %q is made by another, and the driver writes none but its own", name),
+			"mount the files; or, where nothing else writes it, set create: true before converting")
+		c.classes = append(c.classes, cl)
+		return
 	}
 	cl.keep(nativeSecret{
 		name: name, kind: s.text("spec", "destination", "type"), keys: keys, known: known,
@@ -129,36 +136,59 @@ type destination struct {
 func (d *destination) files() (keys []string, known bool) {
 	transformation := d.field("spec", "destination", "transformation")
 	names, all := d.filtered(transformation)
+	if all && d.object.Kind == kindPKI {
+		names = []string{"ca_chain", "certificate", "expiration", "issuing_ca", "private_key", "private_key_type", "serial_number"}
+	}
+	isTLS := d.object.Kind == kindPKI && d.text("spec", "destination", "type") == "kubernetes.io/tls"
 	switch {
-	case d.object.Kind == "VaultPKISecret" && d.text("spec", "destination", "type") == "kubernetes.io/tls":
-		for _, pair := range [][2]string{{"certificate", "tls.crt"}, {"private_key", "tls.key"}} {
-			keys = append(keys, d.add(pair[0], pair[1]))
-		}
-	case all:
-		e := d.read
-		e.file = "./"
-		d.entries = append(d.entries, e)
+	case isTLS:
+		keys = d.pair()
+		d.look(d.field("spec", "destination"), "spec.destination", "of the answer tls.crt and tls.key alone have files", "add an object for each further key that is read")
+	case all && len(names) == 0:
+		d.folder()
 	default:
 		for _, name := range names {
 			keys = append(keys, d.add(name, name))
 		}
 	}
-	if len(keys) > 0 && all {
-		d.look(d.field("spec", "destination"), "spec.destination", "of the answer tls.crt and tls.key alone have files", "add an object for each further key that is read")
-	} else if all && d.text("spec", "destination", "transformation", "excludeRaw") != "true" {
+	if all && !isTLS && d.text("spec", "destination", "transformation", "excludeRaw") != "true" {
 		d.look(d.field("spec", "destination"), "spec.destination", "the key _raw, Vault's whole answer, has no file", "read the keys, or add an object with format: json")
 	}
 	templates := d.templates(transformation)
-	return append(keys, templates...), !all || len(keys) > 0
+	return append(keys, templates...), !all || d.object.Kind == kindPKI
+}
+
+// folder makes a file of each key.
+func (d *destination) folder() {
+	e := d.read
+	e.file = here
+	d.entries = append(d.entries, e)
+}
+
+// pair makes the certificate and key of a Secret of type kubernetes.io/tls. The operator puts
+// the chain behind the certificate.
+func (d *destination) pair() []string {
+	const certificate = "tls.crt"
+	e := d.read
+	e.file = certificate
+	e.template = `{{ .certificate }}{{ with .ca_chain }}{{ "\n" }}{{ join "\n" . }}{{ else }}{{ with .issuing_ca }}{{ "\n" }}{{ . }}{{ end }}{{ end }}`
+	d.entries = append(d.entries, e)
+	return []string{certificate, d.add("private_key", "tls.key")}
 }
 
 // add makes the file of one key.
 func (d *destination) add(key, file string) string {
 	e := d.read
 	e.key, e.file = key, file
+	if d.object.Kind == kindPKI && key == "ca_chain" { // a list, which the operator joins
+		e.key, e.template = "", "{{ with .ca_chain }}{{ join \"\\n\" . }}{{ end }}"
+	}
 	d.entries = append(d.entries, e)
 	return file
 }
+
+// kindPKI is the kind whose answer has the same keys always.
+const kindPKI = "VaultPKISecret"
 
 // filtered are the names that the filters leave; all where there are no filters.
 func (d *destination) filtered(transformation *yaml.Node) (names []string, all bool) {

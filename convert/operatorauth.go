@@ -3,6 +3,7 @@ package convert
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -19,10 +20,8 @@ type operatorLogin struct {
 // login follows the references of a secret to its VaultAuth and VaultConnection; false, with
 // a note, where there is none.
 func (s source) login() (operatorLogin, bool) {
-	ref := s.text("spec", "vaultAuthRef")
-	found, ok := s.referred("VaultAuth", ref)
+	found, ok := s.referred("VaultAuth", "spec.vaultAuthRef", s.text("spec", "vaultAuthRef"))
 	if !ok {
-		s.lost(s.field("spec", "vaultAuthRef"), "spec.vaultAuthRef", fmt.Sprintf("VaultAuth %q is not among the files", cmp.Or(ref, "default")), "give convert its file, too")
 		return operatorLogin{}, false
 	}
 	auth := vaultAuth{source: source{s.c, found}}
@@ -39,17 +38,63 @@ func (s source) login() (operatorLogin, bool) {
 	return login, true
 }
 
-// referred is the object that a reference names: NAME of this namespace, NAMESPACE/NAME, or
-// the one called default of any namespace.
-func (s source) referred(kind, ref string) (manifest.Object, bool) {
-	namespace, name, ok := strings.Cut(ref, "/")
-	switch {
-	case ref == "":
-		return s.c.named(kind, "", "default")
-	case ok:
-		return s.c.named(kind, namespace, name)
+// referred is the object that a field names: NAME of this namespace, NAMESPACE/NAME, or
+// without one that called default of the operator's namespace, which the input does not tell;
+// false, with a note, where it cannot be found.
+func (s source) referred(kind, field, ref string) (found manifest.Object, ok bool) {
+	at := s.field(strings.Split(field, ".")...)
+	if ref == "" {
+		return s.usual(kind, field)
 	}
-	return s.c.named(kind, s.c.namespace(s.object), ref)
+	namespace, name, isFull := strings.Cut(ref, "/")
+	if !isFull {
+		namespace, name = s.c.namespace(s.object), ref
+	}
+	if found, ok = s.c.named(kind, namespace, name); !ok {
+		s.lost(at, field, fmt.Sprintf("%s %q is not among the files", kind, ref), "give convert its file, too")
+	}
+	return found, ok
+}
+
+// usual finds the object called default. Of several it cannot be one that keeps this
+// namespace out.
+func (s source) usual(kind, field string) (found manifest.Object, ok bool) {
+	var all []manifest.Object
+	for _, o := range s.c.objects {
+		if o.Kind == kind && o.Name == usualName {
+			all = append(all, o)
+		}
+	}
+	if kind == "VaultAuth" && len(all) > 1 {
+		all = slices.DeleteFunc(all, func(o manifest.Object) bool { return !s.mayUse(o) })
+	}
+	switch len(all) {
+	case 0:
+		if kind == "VaultAuth" {
+			s.lost(nil, field, fmt.Sprintf("no %s called default, which is meant without it, is among the files", kind), "give convert its file, too")
+		}
+		return found, false
+	case 1:
+		return all[0], true
+	}
+	var names []string
+	for _, o := range all {
+		names = append(names, s.c.namespace(o)+"/"+o.Name)
+	}
+	s.lost(nil, field, fmt.Sprintf("without it the %s called default of the operator's namespace is meant, which may be any of %s", kind, strings.Join(names, ", ")),
+		"name one of them in "+field)
+	return found, false
+}
+
+// usualName is what the operator takes where an object names none.
+const usualName = "default"
+
+// mayUse tells whether a VaultAuth is for this namespace, too.
+func (s source) mayUse(auth manifest.Object) bool {
+	namespace := s.c.namespace(s.object)
+	return s.c.namespace(auth) == namespace || slices.ContainsFunc(items(auth.Node, "spec", "allowedNamespaces"), func(n *yaml.Node) bool {
+		return manifest.Text(n) == "*" || manifest.Text(n) == namespace
+	})
 }
 
 // vaultAuth is a VaultAuth with the VaultAuthGlobal behind it.
@@ -115,11 +160,8 @@ func (a vaultAuth) key() (key, operatorLogin) {
 // connection adds the address and the ways of TLS.
 func (a vaultAuth) connection(k *key) {
 	ref := a.text([]string{"vaultConnectionRef"}, []string{"vaultConnectionRef"})
-	found, ok := a.referred("VaultConnection", ref)
+	found, ok := a.referred("VaultConnection", "spec.vaultConnectionRef", ref)
 	if !ok {
-		if ref != "" {
-			a.lost(a.field("spec", "vaultConnectionRef"), "spec.vaultConnectionRef", fmt.Sprintf("VaultConnection %q is not among the files", ref), "give convert its file, too, or write the address into keymount.yaml")
-		}
 		return
 	}
 	s := source{a.c, found}

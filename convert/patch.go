@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -31,36 +32,67 @@ func (i injection) patch(classes []*class) {
 		return
 	}
 	i.removeAnnotations(pod.Metadata)
-	for n, cl := range classes {
-		name := "keymount"
-		if n > 0 {
-			name = fmt.Sprintf("keymount-%d", n+1)
-		}
+	for _, cl := range classes {
+		name := freeVolume(pod.Spec)
 		addItem(pod.Spec, "volumes", mapping("name", name, "csi", mapping(
 			"driver", "secrets-store.csi.k8s.io", "readOnly", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true"},
 			"volumeAttributes", mapping("secretProviderClass", cl.name))))
-		i.mount(pod.Spec, name, cl.dir)
+		i.mount(pod.Spec, name, cl)
 	}
 	i.c.result.Pods = append(i.c.result.Pods, changed)
 }
 
-// mount mounts a volume into the containers that the injector would have chosen.
-func (i injection) mount(spec *yaml.Node, volume, dir string) {
-	chosen := i.value("agent-inject-containers")
-	isChosen := func(container *yaml.Node) bool {
-		name := manifest.Text(manifest.Field(container, "name"))
-		return slices.ContainsFunc(strings.Split(chosen, ","), func(one string) bool { return strings.TrimSpace(one) == name })
+// freeVolume is a name that no volume of the pod has.
+func freeVolume(spec *yaml.Node) string {
+	const name = "keymount"
+	free := name
+	for n := 2; slices.ContainsFunc(items(spec, "volumes"), func(v *yaml.Node) bool { return manifest.Text(manifest.Field(v, "name")) == free }); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
 	}
+	return free
+}
+
+// mount mounts a volume into the containers that the injector would have chosen: all or those
+// of an annotation, and every init container unless no agent runs before them.
+func (i injection) mount(spec *yaml.Node, volume string, cl *class) {
+	chosen := i.value("agent-inject-containers")
 	for _, container := range items(spec, "containers") {
-		if chosen == "" || isChosen(container) {
-			addMount(container, volume, dir)
+		name := manifest.Text(manifest.Field(container, "name"))
+		if chosen == "" || slices.ContainsFunc(strings.Split(chosen, ","), func(one string) bool { return strings.TrimSpace(one) == name }) {
+			i.mountIn(container, volume, cl)
 		}
+	}
+	if i.value("agent-pre-populate") == "false" {
+		return
 	}
 	for _, container := range items(spec, "initContainers") {
-		if chosen == "" && i.value("agent-init-first") == "true" || isChosen(container) {
-			addMount(container, volume, dir)
-		}
+		i.mountIn(container, volume, cl)
 	}
+}
+
+// mountIn mounts a volume into a container, unless another one is there.
+func (i injection) mountIn(container *yaml.Node, volume string, cl *class) {
+	for _, mount := range items(container, "volumeMounts") {
+		name, at := manifest.Text(manifest.Field(mount, "name")), path.Clean(manifest.Text(manifest.Field(mount, "mountPath")))
+		container, inside := manifest.Text(manifest.Field(container, "name")), path.Clean(cl.dir)
+		why := ""
+		switch {
+		case at == inside:
+			why = fmt.Sprintf("container %q has the volume %q at %s, where the files of class %q belong", container, name, at, cl.name)
+		case isBelow(at, inside):
+			why = fmt.Sprintf("container %q has the volume %q at %s, within the files of class %q, and nothing can be mounted into a volume that is read-only", container, name, at, cl.name)
+		default:
+			continue
+		}
+		i.lost(nil, "volumeMounts", why, "move one of them, with secret-volume-path before converting, and have the application read there")
+		return
+	}
+	addMount(container, volume, cl.dir)
+}
+
+// isBelow tells whether a path lies in a folder.
+func isBelow(text, dir string) bool {
+	return strings.HasPrefix(text, strings.TrimSuffix(dir, "/")+"/")
 }
 
 func addMount(container *yaml.Node, volume, dir string) {

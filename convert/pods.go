@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"gopkg.in/yaml.v3"
@@ -22,9 +23,14 @@ func (c *conversion) findAccounts(cl *class) {
 			continue
 		}
 		cl.accounts = append(cl.accounts, pod.ServiceAccount)
-		if cl.synced != nil && !pod.mounts(cl.name) {
-			source{c, pod.Object}.look(nil, "", fmt.Sprintf("it reads the native Secret of %s, which the driver writes while a pod mounts the class %q", titled(cl.object), cl.name),
+		switch reader := (source{c, pod.Object}); {
+		case cl.native == "" || pod.mounts(cl.name):
+		case cl.synced != nil:
+			reader.look(nil, "", fmt.Sprintf("it reads the native Secret of %s, which the driver writes while a pod mounts the class %q", titled(cl.object), cl.name),
 				"mount the class in it as well, and better read the files there")
+		default:
+			reader.lost(nil, "", fmt.Sprintf("it reads the native Secret %q of %s, which is not kept", cl.native, titled(cl.object)),
+				fmt.Sprintf("mount the class %q in it and read the files there, before the operator goes", cl.name))
 		}
 	}
 	slices.Sort(cl.accounts)
@@ -32,11 +38,29 @@ func (c *conversion) findAccounts(cl *class) {
 }
 
 // mounts tells whether a pod mounts a class of the driver.
-func (p podUse) mounts(class string) bool {
-	return slices.ContainsFunc(items(p.Spec, "volumes"), func(v *yaml.Node) bool {
-		return manifest.Text(manifest.Field(v, "csi", "driver")) == "secrets-store.csi.k8s.io" &&
-			manifest.Text(manifest.Field(v, "csi", "volumeAttributes", "secretProviderClass")) == class
-	})
+func (p podUse) mounts(class string) bool { return len(p.attributes(class)) > 0 }
+
+// attributes are the parameters that a pod sets in each of its volumes of a class.
+func (p podUse) attributes(class string) (sets []map[string]string) {
+	for _, v := range items(p.Spec, "volumes") {
+		set := map[string]string{}
+		for _, m := range members(v, "csi", "volumeAttributes") {
+			set[m.name.Value] = manifest.Text(m.value)
+		}
+		if set[attrClass] == class && manifest.Text(manifest.Field(v, "csi", "driver")) == "secrets-store.csi.k8s.io" {
+			delete(set, attrClass)
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+// attrClass names the class of a volume.
+const attrClass = "secretProviderClass"
+
+// overwrites tells whether a pod mounts a class with these parameters.
+func (p podUse) overwrites(class string, set map[string]string) bool {
+	return slices.ContainsFunc(p.attributes(class), func(has map[string]string) bool { return maps.Equal(has, set) }) || set == nil && p.mounts(class)
 }
 
 // reads tells whether a pod uses a native Secret: as a volume or in its environment.
