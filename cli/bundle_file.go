@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
+	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/internal/secret"
 	"github.com/keymount/keymount/store/bundle"
 )
@@ -185,7 +186,8 @@ func readIdentities(files ...string) ([]age.Identity, error) {
 }
 
 // await returns when f does or when ctx ends. A read from a terminal cannot be
-// interrupted: then f is left behind, and ends with the process.
+// interrupted: then f is left behind, and ends with the process. A panic of f becomes the
+// error.
 func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -193,7 +195,7 @@ func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		value, err := f()
+		value, err := contain.Do(f)
 		done <- result{value, err}
 	}()
 	select {

@@ -7,6 +7,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,9 +72,11 @@ func RunAs(ctx context.Context, name string, args []string, in io.Reader, out, e
 	root.SetOut(out)
 	root.SetErr(errOut)
 	command := root
+	var misspelt error
+	helpOfKnown(root, &misspelt)
 	err := contain.Run(func() (err error) {
 		command, err = root.ExecuteContextC(ctx)
-		return err
+		return cmp.Or(err, misspelt)
 	})
 	switch {
 	case err == nil, isUnread(command, err):
@@ -139,20 +142,23 @@ func noArgs(_ *cobra.Command, args []string) error {
 }
 
 // printResult prints a command's result: as one JSON object with -o json, else by
-// calling text.
+// calling text. A command decides on its exit code after that.
 func printResult(cmd *cobra.Command, result any, text func(io.Writer)) error {
 	if !isJSON(cmd) {
 		w := bufio.NewWriter(cmd.OutOrStdout())
 		text(w)
-		if err := w.Flush(); err != nil {
-			return fmt.Errorf("print the result: %w", err)
-		}
-		return nil
+		return asPrinted(cmd, w.Flush())
 	}
 	encoder := json.NewEncoder(cmd.OutOrStdout())
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(result); err != nil {
-		return fmt.Errorf("print the result: %w", err)
+	return asPrinted(cmd, encoder.Encode(result))
+}
+
+// asPrinted is the error of having printed a result. A reader that went away is none: the
+// command goes on to the exit code of what it found, which a gate behind a pipe relies on.
+func asPrinted(cmd *cobra.Command, err error) error {
+	if err == nil || isUnread(cmd, err) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("print the result: %w", err)
 }

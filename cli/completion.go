@@ -23,7 +23,7 @@ PATH under the name kubectl_complete-keymount, too.`,
   keymount completion zsh > "${fpath[1]}/_keymount"
   keymount completion fish > ~/.config/fish/completions/keymount.fish
   ln -s "$(command -v kubectl-keymount)" /usr/local/bin/kubectl_complete-keymount`,
-		ValidArgs: shells(),
+		ValidArgsFunction: inOrder(byWords(shells())),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("name one shell: bash, zsh, fish or powershell")
@@ -61,7 +61,7 @@ func scriptFor(shell string, root *cobra.Command) ([]byte, error) {
 
 // complete has the shell complete the values of a flag.
 func complete(command *cobra.Command, flag string, values []string) {
-	completeBy(command, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	completeBy(command, flag, byWords(values))
 }
 
 func completeBy(command *cobra.Command, flag string, by cobra.CompletionFunc) {
@@ -87,6 +87,11 @@ func byFiles(extensions ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)
 	}
 	return cobra.FixedCompletions(extensions, cobra.ShellCompDirectiveFilterFileExt)
+}
+
+// byWords completes one of a few words.
+func byWords(words []string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 }
 
 // inOrder completes each argument by a way of its own, and those behind them not at all.

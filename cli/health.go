@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 
 	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/store/all"
 )
@@ -86,7 +87,7 @@ func askAll(ctx context.Context, sockets []string, limit time.Duration, ready bo
 	var asking sync.WaitGroup
 	for i, socket := range sockets {
 		asking.Go(func() {
-			version, err := ask(ctx, socket, ready)
+			version, err := contain.Do(func() (string, error) { return ask(ctx, socket, ready) })
 			result.Sockets[i] = answer{socket, version}
 			switch {
 			case err == nil:

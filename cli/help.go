@@ -24,6 +24,9 @@ func newHelp() *cobra.Command {
 			}
 			var names []cobra.Completion
 			for _, sub := range about.Commands() {
+				if sub.Hidden { // of cobra, for the scripts of shells
+					continue
+				}
 				names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
 			}
 			return names, cobra.ShellCompDirectiveNoFileComp
@@ -40,6 +43,20 @@ func newHelp() *cobra.Command {
 			return about.Help()
 		},
 	}
+}
+
+// helpOfKnown has --help behind the name of no command note that in misspelt, and show
+// nothing: cobra would show the help of the command before it.
+func helpOfKnown(root *cobra.Command, misspelt *error) {
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd.HasSubCommands() {
+			*misspelt = noSuchCommand(cmd, cmd.Flags().Args())
+		}
+		if *misspelt == nil {
+			help(cmd, args)
+		}
+	})
 }
 
 // narrow wraps the paragraphs that are too wide, but for those with indented lines.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -78,12 +77,14 @@ func (f *lintFlags) addTo(command *cobra.Command) {
 	flags.StringVarP(&f.config, "config", "c", "", "the keymount.yaml to hold classes against")
 	flags.StringVar(&f.values, "values", "", "the chart's values to hold classes against")
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "the namespace of objects that name none")
+	flags.StringP("output", "o", "text", "how a result is printed: text, json or sarif")
 	flags.StringVar(&f.format, "format", "", "sarif, for services that show findings beside the code")
 	flags.BoolVarP(&f.recursive, "recursive", "R", false, "read the folders in a folder, too")
 	flags.BoolVar(&f.strict, "strict", false, "end with 1 for warnings, too")
 	flags.BoolVar(&f.fix, "fix", false, "write safe corrections into the files")
 	completeFile(command, "config", yamlFiles()...)
 	completeFile(command, "values", yamlFiles()...)
+	complete(command, "output", []string{"text", "json", formatSARIF})
 	complete(command, "format", []string{formatSARIF})
 	command.ValidArgsFunction = byFiles("yaml", "yml", "json")
 }
@@ -93,7 +94,12 @@ func (f *lintFlags) check(cmd *cobra.Command) error {
 	output := cmd.Flag("output")
 	if output.Value.String() == formatSARIF {
 		f.format = formatSARIF
-		return output.Value.Set("text") //nolint:wrapcheck // it takes any text
+		if err := output.Value.Set("text"); err != nil {
+			return fmt.Errorf("--output: %w", err)
+		}
+	}
+	if !slices.Contains([]string{"text", "json"}, output.Value.String()) {
+		return usagef("--output is %q; it is text, json or %s", output.Value, formatSARIF)
 	}
 	if f.format != "" && f.format != formatSARIF {
 		return usagef("--format is %q; it is %s, or use -o json", f.format, formatSARIF)
@@ -101,7 +107,7 @@ func (f *lintFlags) check(cmd *cobra.Command) error {
 	if f.config != "" && f.values != "" {
 		return usagef("name the configuration once, by --config or by --values")
 	}
-	return checkOutput(cmd)
+	return nil
 }
 
 func (f *lintFlags) run(cmd *cobra.Command, args []string) error {
@@ -199,16 +205,9 @@ func (f *lintFlags) print(cmd *cobra.Command, l linted) error {
 	if err != nil {
 		return fmt.Errorf("name the files: %w", err)
 	}
-	w := bufio.NewWriter(cmd.OutOrStdout())
-	encoder := json.NewEncoder(w)
+	encoder := json.NewEncoder(cmd.OutOrStdout())
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(lint.SARIF(l.Findings, readBuild().Version, folder)); err != nil {
-		return fmt.Errorf("print the result: %w", err)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("print the result: %w", err)
-	}
-	return nil
+	return asPrinted(cmd, encoder.Encode(lint.SARIF(l.Findings, readBuild().Version, folder)))
 }
 
 func (l linted) print(w io.Writer, s style) {

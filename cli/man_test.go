@@ -105,7 +105,10 @@ func manFlags(b *strings.Builder, title string, flags *pflag.FlagSet) {
 		if unset := []string{"", "false", "[]"}; !slices.Contains(unset, f.DefValue) && !strings.Contains(usage, "(default") {
 			usage += fmt.Sprintf(" (default %s)", f.DefValue)
 		}
-		_, _ = fmt.Fprintf(b, ".TP\n\\fB%s\\fR \\fI%s\\fR\n%s\n", roff(name), roff(value), roff(usage))
+		if value != "" { // which a switch has none of
+			value = " \\fI" + roff(value) + "\\fR"
+		}
+		_, _ = fmt.Fprintf(b, ".TP\n\\fB%s\\fR%s\n%s\n", roff(name), value, roff(usage))
 	})
 }
 

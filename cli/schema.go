@@ -24,7 +24,7 @@ those that are wrong, when a file names its schema in a comment:
 In place of the address the name of a file works, too. 'keymount init' writes such a line.`,
 		Example: `  keymount schema class > class.json
   keymount schema values | jq .properties.config`,
-		ValidArgs: schema.Names(),
+		ValidArgsFunction: inOrder(byWords(schema.Names())),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("name one schema: %s", strings.Join(schema.Names(), ", "))

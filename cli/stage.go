@@ -16,6 +16,7 @@ import (
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/contain"
 	"github.com/keymount/keymount/node"
 	"github.com/keymount/keymount/provider"
 	"github.com/keymount/keymount/provider/providertest"
@@ -261,7 +262,7 @@ func startNode(ctx context.Context, c *config.Config) (*demoNode, error) {
 		return nil, err
 	}
 	stopped := make(chan error, 1)
-	go func() { stopped <- opened.Run(ctx) }()
+	go func() { stopped <- contain.Run(func() error { return opened.Run(ctx) }) }()
 	return &demoNode{c, sync.OnceValue(func() error { cancel(); return <-stopped })}, nil
 }
 

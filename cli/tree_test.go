@@ -153,13 +153,24 @@ func TestCompletion(t *testing.T) {
 		if len(strings.Fields(command.Use)) > 1 && command.ValidArgsFunction == nil && len(command.ValidArgs) == 0 && !strings.HasSuffix(command.Use, " FILE...") {
 			t.Errorf("keymount %s: completes no arguments", words)
 		}
-		if len(strings.Fields(command.Use)) == 1 && !command.HasSubCommands() && completesSomething(t, append(args, "")) {
-			t.Errorf("keymount %s: completes arguments, and takes none", words)
+		if n, bounded := argumentsOf(command); bounded && completesSomething(t, slices.Concat(args, slices.Repeat([]string{"given"}, n), []string{""})) {
+			t.Errorf("keymount %s: completes an argument more than the %d that it takes", words, n)
 		}
 	}
 	for place := range reasons {
 		t.Errorf("there is no %s any more", place)
 	}
+}
+
+// argumentsOf is how many arguments a command takes at most, if that is bounded.
+func argumentsOf(command *cobra.Command) (n int, bounded bool) {
+	use := strings.Fields(command.Use)
+	for i, word := range use[1:] {
+		if isFlag := strings.HasPrefix(word, "--") || strings.HasPrefix(use[i], "--"); !isFlag {
+			n++
+		}
+	}
+	return n, !command.HasSubCommands() && !strings.HasSuffix(command.Use, "...")
 }
 
 // completesSomething tells whether the shell would offer anything: values, or files.
@@ -173,6 +184,13 @@ func completesSomething(t *testing.T, args []string) bool {
 	return len(lines) > 1 || lines[0] != ":4" // which is: no values, no files
 }
 
+// The commands by which cobra completes are offered to nobody.
+func TestHelpCompletesNoHidden(t *testing.T) {
+	if _, out, _ := run(t, "__complete", "help", ""); strings.Contains(out, "__complete") || !strings.Contains(out, "lint") {
+		t.Errorf("help completes:\n%s", out)
+	}
+}
+
 func TestCompletedValues(t *testing.T) {
 	tests := map[string][]string{
 		"version -o ":                  {"text", "json", ":4"},
@@ -181,6 +199,9 @@ func TestCompletedValues(t *testing.T) {
 		"bundle rm ":                   {"age", ":8"},
 		"bundle rm secrets.age ":       {":4"},
 		"completion ":                  {"bash", "zsh", "fish", "powershell", ":4"},
+		"schema class ":                {":4"},
+		"help audit ":                  {"keygen", "replay", "rules", "show", "verify", "who", ":4"},
+		"lint -o ":                     {"text", "json", "sarif", ":4"},
 		"bundle list --identity ":      {":0"},
 		"audit show --kind checkpoint": {"checkpoint", ":4"},
 	}
@@ -207,10 +228,19 @@ func (broken) Read([]byte) (int, error) { panic(errors.New("with a secret in it"
 
 // A bug is one line, which holds no value that the program had in its hands.
 func TestBug(t *testing.T) {
-	for _, asked := range []string{"", "1"} {
+	t.Chdir(t.TempDir())
+	if code, _, errOut := run(t, "bundle", "keygen", "key.txt"); code != 0 {
+		t.Fatal(errOut)
+	}
+	for _, test := range []struct{ line, asked string }{
+		{"config check -", ""},
+		{"config check -", "1"},
+		{"bundle decrypt --identity key.txt -", "1"}, // which reads in a goroutine
+	} {
+		asked := test.asked
 		t.Setenv("KEYMOUNT_DEBUG", asked)
 		var out, errOut bytes.Buffer
-		code := cli.Run(t.Context(), []string{"config", "check", "-"}, broken{}, &out, &errOut)
+		code := cli.Run(t.Context(), strings.Fields(test.line), broken{}, &out, &errOut)
 		text := errOut.String()
 		if code != 1 || out.Len() > 0 || !strings.HasPrefix(text, "keymount: this is a bug in keymount (*errors.errorString); please report it ") || strings.Contains(text, "secret") {
 			t.Errorf("exit code %d: %s%s", code, &out, text)
@@ -232,6 +262,50 @@ func TestClosedPipe(t *testing.T) {
 		var errOut bytes.Buffer
 		if code := cli.Run(t.Context(), args, strings.NewReader(""), writer, &errOut); code != 0 || errOut.Len() > 0 {
 			t.Errorf("%q: exit code %d, %s", args, code, &errOut)
+		}
+		_ = writer.Close()
+	}
+}
+
+// A gate behind a pipe, such as lint | head, has the exit code of what was found however little
+// of it is read.
+func TestClosedPipeKeepsFindings(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"class.yaml": "{apiVersion: secrets-store.csi.x-k8s.io/v1, kind: SecretProviderClass, metadata: {name: a}, spec: {provider: keymount}}",
+		"wrong.yaml": "stores: [{bundle: {fiel: a.age, identityFile: a.txt}}]",
+		"one.yaml":   "paths: {shop/db: {password: one}}", "two.yaml": "paths: {shop/db: {password: two}}",
+		"audit.jsonl": "no record\n",
+		"else.yaml":   "{apiVersion: external-secrets.io/v1, kind: ExternalSecret, metadata: {name: a}, spec: {secretStoreRef: {name: none}, data: []}}",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, recipient, _ := run(t, "bundle", "keygen", "key.txt")
+	for _, name := range []string{"one", "two"} {
+		if code, out, errOut := run(t, "bundle", "encrypt", "--recipient", strings.TrimSpace(recipient), "--out", name+".age", name+".yaml"); code != 0 {
+			t.Fatalf("exit code %d: %s%s", code, out, errOut)
+		}
+	}
+	for line, want := range map[string]int{
+		"lint class.yaml":                        1,
+		"lint class.yaml -o json":                1,
+		"lint class.yaml -o sarif":               1,
+		"config check wrong.yaml -o json":        1,
+		"audit verify audit.jsonl":               3,
+		"convert else.yaml":                      1,
+		"convert else.yaml -o json":              1,
+		"bundle diff -i key.txt one.age two.age": 1,
+	} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = reader.Close()
+		var errOut bytes.Buffer
+		if code := cli.Run(t.Context(), strings.Fields(line), strings.NewReader(""), writer, &errOut); code != want || strings.Contains(errOut.String(), "pipe") {
+			t.Errorf("%s: exit code %d, want %d: %s", line, code, want, &errOut)
 		}
 		_ = writer.Close()
 	}
