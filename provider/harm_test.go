@@ -42,7 +42,7 @@ func startHarm(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), program, "-test.run", "^TestHarmfulStore$")
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), program, "-test.run", "^TestHarmfulStore$") //nolint:gosec // G204: this very program
 	command.Env = append(os.Environ(), harmful+"=1", "GORACE=atexit_sleep_ms=0")
 	end, err := command.StdinPipe()
 	if err != nil {
