@@ -62,6 +62,11 @@ func (cl *class) node() *yaml.Node {
 	if cl.object.Namespace != "" || cl.namespace != defaultNamespace {
 		metadata = mapping("name", cl.name, "namespace", cl.namespace)
 	}
+	for _, name := range []string{"labels", "annotations"} {
+		if found := kept(cl.field("metadata", name)); found != nil && cl.dir == "" { // a pod keeps its own
+			put(metadata, name, found)
+		}
+	}
 	spec := mapping("provider", "keymount", "parameters", cl.parameters())
 	if cl.synced != nil {
 		put(spec, "secretObjects", cl.synced)

@@ -12,6 +12,9 @@ const maxCopied = 50_000
 // copied is a node without aliases and places, to be written elsewhere; nil for one that is
 // too large.
 func copied(n *yaml.Node) *yaml.Node {
+	if n == nil {
+		return nil
+	}
 	left := maxCopied
 	out := copyOf(n, &left)
 	if left < 0 {

@@ -102,6 +102,7 @@ func (c *conversion) noteOverrides(cl *class, name string, set map[string]string
 // here what it means there. False if nothing can be read.
 func (c *conversion) vaultClass(cl *class, from manifest.Class, d keymount.Dialect) bool {
 	s := cl.source
+	s.noteFields(fieldsOf(read("spec.provider", "spec.parameters", "spec.secretObjects")))
 	checked := keymount.Check(d, cl.namespace, from.Parameters, anyStore(d, from.Parameters))
 	wrong := map[int]bool{} // objects with mistakes; -1 is the class
 	for _, m := range checked.Mistakes {

@@ -61,6 +61,7 @@ func (c *conversion) externalSecret(s source) {
 	if at == nil {
 		return
 	}
+	s.noteFields(externalSecretFields())
 	cl.place, cl.role = at.place, at.role
 	cl.old = at.accountIn(cl.namespace)
 	x.data(*at)
@@ -401,8 +402,21 @@ func (x *external) sync(name string, keys []string, known bool) {
 		x.lost(x.field("spec", "target", "creationPolicy"), "spec.target.creationPolicy", "the driver makes whole Secrets and adds to none", "mount the files")
 		return
 	}
-	x.keep(nativeSecret{
-		name: name, kind: manifest.Text(manifest.Field(template, "type")), keys: keys, known: known,
-		labels: manifest.Field(template, "metadata", "labels"), annotations: manifest.Field(template, "metadata", "annotations"),
-	})
+	labels, annotations := x.field("metadata", "labels"), x.field("metadata", "annotations")
+	if template != nil { // without one the operator copies the ExternalSecret's own
+		labels, annotations = x.literals(template, "labels"), x.literals(template, "annotations")
+	}
+	x.keep(nativeSecret{name: name, kind: manifest.Text(manifest.Field(template, "type")), keys: keys, known: known, labels: labels, annotations: annotations})
+}
+
+// literals are the labels or annotations of a template that are no templates themselves.
+func (x *external) literals(template *yaml.Node, kind string) *yaml.Node {
+	all := copied(manifest.Field(template, "metadata", kind))
+	for _, m := range members(template, "metadata", kind) {
+		if strings.Contains(manifest.Text(m.value), "{{") {
+			x.lost(m.name, "spec.target.template.metadata."+kind+"."+m.name.Value, "a template has no counterpart here", "write the text out")
+			remove(all, func(name string) bool { return name == m.name.Value })
+		}
+	}
+	return all
 }

@@ -51,6 +51,7 @@ func (x *external) store(ref *yaml.Node, field string) *externalStore {
 
 // vaultStore reads spec.provider.vault.
 func (s source) vaultStore(settings *yaml.Node) *externalStore {
+	s.noteFields(externalStoreFields())
 	text := func(names ...string) string { return manifest.Text(manifest.Field(settings, names...)) }
 	k := key{
 		address: text("server"), namespace: text("namespace"), authNamespace: text("auth", "namespace"),
@@ -67,11 +68,10 @@ func (s source) vaultStore(settings *yaml.Node) *externalStore {
 	case jwt != nil:
 		k.method, k.mount, store.role = "jwt", cmp.Or(text("auth", "jwt", "path"), "jwt"), text("auth", "jwt", "role")
 		account = manifest.Field(jwt, "kubernetesServiceAccountToken", "serviceAccountRef")
-		k.audience = firstText(jwt, "kubernetesServiceAccountToken", "audiences")
-	default:
-		s.lostAuth(auth)
+		k.audience = s.audience(manifest.Field(jwt, "kubernetesServiceAccountToken", "audiences"), "spec.provider.vault.auth.jwt.kubernetesServiceAccountToken.audiences")
 	}
-	k.audience = cmp.Or(firstText(account, "audiences"), k.audience)
+	s.lostAuth(auth, k.method)
+	k.audience = cmp.Or(s.audience(manifest.Field(account, "audiences"), "spec.provider.vault.auth."+k.method+".serviceAccountRef.audiences"), k.audience)
 	store.account, store.elsewhere = manifest.Text(manifest.Field(account, "name")), manifest.Text(manifest.Field(account, "namespace"))
 	if store.role == "" {
 		store.role = s.object.Name
@@ -90,16 +90,13 @@ func (s source) vaultStore(settings *yaml.Node) *externalStore {
 	return store
 }
 
-// lostAuth notes a way to log in that pods do not have.
-func (s source) lostAuth(auth *yaml.Node) {
-	methods := members(auth)
-	for _, m := range methods {
-		if m.name.Value == "namespace" {
-			continue
+// lostAuth notes the ways to log in that pods do not have, or that are beside the used one.
+func (s source) lostAuth(auth *yaml.Node, used string) {
+	for _, m := range members(auth) {
+		if m.name.Value != "namespace" && m.name.Value != used {
+			s.lost(m.name, "spec.provider.vault.auth."+m.name.Value, "keymount logs in as each pod with the pod's own token, and has no credentials of its own",
+				"enable Vault's kubernetes auth method, with a role for the service accounts of the pods")
 		}
-		s.lost(m.name, "spec.provider.vault.auth."+m.name.Value, "keymount logs in as each pod with the pod's own token, and has no credentials of its own",
-			"enable Vault's kubernetes auth method, with a role for the service accounts of the pods")
-		return
 	}
 }
 
@@ -123,12 +120,4 @@ func (s externalStore) path(key string) string {
 		}
 	}
 	return s.mount + "/" + key
-}
-
-// firstText is the first text of a list in a node; empty without one.
-func firstText(n *yaml.Node, names ...string) string {
-	for _, item := range items(n, names...) {
-		return manifest.Text(item)
-	}
-	return ""
 }

@@ -275,6 +275,12 @@ func (i injection) noteAnnotations() {
 			i.lost(m.name, m.name.Value, "a configuration of the agent in a ConfigMap has no counterpart", "write its templates into annotations before converting")
 		case name == "agent-cache-enable" && m.value.Value == "true", strings.HasPrefix(name, "agent-cache-listener"):
 			i.lost(m.name, m.name.Value, "there is no agent in the pod to ask Vault through", "have the application ask Vault itself, or read files")
+		case name == "agent-json-patch", name == "agent-init-json-patch":
+			i.lost(m.name, m.name.Value, "there is no container of an agent to patch", "see what it was for: an environment variable of a template has no counterpart")
+		case name == "agent-extra-secret":
+			i.lost(m.name, m.name.Value, "a Secret that the agent alone had has no counterpart", "keep what templates read from it in the store")
+		case name == "agent-service-account-token-volume-name":
+			i.lost(m.name, m.name.Value, "keymount logs in with a token that the driver passes, for the audience of the store", "see that the role in Vault accepts that audience")
 		case name == "proxy-address":
 			i.lost(m.name, m.name.Value, "the proxy of one pod has no counterpart", "give keymount's container HTTPS_PROXY")
 		case strings.HasPrefix(name, "auth-config-") && name != "auth-config-role":
@@ -287,16 +293,27 @@ func (i injection) noteAnnotations() {
 	}
 }
 
-// isAgents tells the annotations that are read here, or are about the agent alone, such as
-// its image, resources, cache, log and retries.
+// isAgents tells the annotations that are read here, or are about the agent alone.
 func isAgents(name string) bool {
-	for _, prefix := range []string{
-		"agent-", "template-", "auth-", "log-", "client-", "secret-volume-path", "preserve-secret-case", "error-on-missing-key",
-		"role", "service", "namespace", "tls-", "ca-", "go-max-procs", "enable-",
+	for _, one := range []string{
+		"agent-inject-secret-*", "agent-inject-template-*", "agent-inject-file-*", "agent-inject-perms-*", "agent-inject-command-*",
+		"secret-volume-path-*", "preserve-secret-case-*", "error-on-missing-key-*", "auth-config-*",
+		"agent-limits-*", "agent-requests-*", "agent-cache-*", "agent-telemetry-*",
 	} {
-		if strings.HasPrefix(name, prefix) {
+		if prefix := strings.TrimSuffix(one, "*"); strings.HasPrefix(name, prefix) {
 			return true
 		}
 	}
-	return false
+	return slices.Contains([]string{
+		"agent-inject", "agent-inject-status", "agent-inject-default-template", "agent-inject-containers", "agent-inject-token", "agent-configmap", "agent-pre-populate",
+		"secret-volume-path", "preserve-secret-case", "role", "service", "namespace", "auth-path", "auth-type",
+		"tls-skip-verify", "tls-server-name", "ca-cert", "client-cert", "proxy-address",
+		// About the agent's containers, its retries and its own TLS.
+		"agent-image", "agent-init-first", "agent-pre-populate-only", "agent-run-as-user", "agent-run-as-group", "agent-run-as-same-user",
+		"agent-set-security-context", "agent-share-process-namespace", "agent-revoke-on-shutdown", "agent-revoke-grace", "agent-copy-volume-mounts",
+		"agent-enable-quit", "agent-disable-idle-connections", "agent-disable-keep-alives", "agent-auto-auth-exit-on-err",
+		"auth-min-backoff", "auth-max-backoff", "template-config-exit-on-retry-failure", "template-static-secret-render-interval",
+		"template-max-connections-per-host", "error-on-missing-key", "log-level", "log-format", "client-max-retries", "client-timeout", "client-key",
+		"ca-key", "tls-secret", "go-max-procs",
+	}, name)
 }

@@ -43,8 +43,8 @@ func (cl *class) keep(n nativeSecret) {
 		name string
 		node *yaml.Node
 	}{{"labels", n.labels}, {"annotations", n.annotations}} {
-		if m.node != nil && copied(m.node) != nil {
-			put(object, m.name, copied(m.node))
+		if found := kept(m.node); found != nil {
+			put(object, m.name, found)
 		}
 	}
 	put(object, "data", data)

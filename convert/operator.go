@@ -20,11 +20,11 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 	s := source{c, o}
 	switch o.Kind {
 	case "VaultStaticSecret":
-		c.operatorSecret(s, s.staticEntry)
+		c.operatorSecret(s, s.staticEntry, staticFields())
 	case "VaultDynamicSecret":
-		c.operatorSecret(s, s.dynamicEntry)
+		c.operatorSecret(s, s.dynamicEntry, dynamicFields())
 	case kindPKI:
-		c.operatorSecret(s, s.pkiEntry)
+		c.operatorSecret(s, s.pkiEntry, pkiFields())
 	case "VaultAuth", "VaultAuthGlobal", "VaultConnection", "SecretTransformation":
 		return false // read with the secrets that name them
 	default:
@@ -34,13 +34,14 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 }
 
 // operatorSecret converts a secret of any kind; read makes the object that reads it.
-func (c *conversion) operatorSecret(s source, read func(*place) entry) {
+func (c *conversion) operatorSecret(s source, read func(*place) entry, table fields) {
 	name := cmp.Or(s.text("spec", "destination", "name"), s.object.Name)
 	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
 	login, ok := s.login()
 	if !ok {
 		return
 	}
+	s.noteFields(table)
 	cl.place, cl.role, cl.old = login.place, login.role, login.account
 	d := destination{class: cl, read: read(cl.place)}
 	d.read.at = cmp.Or(d.read.at, s.object.Node)
@@ -246,6 +247,7 @@ func (d *destination) templates(transformation *yaml.Node) (keys []string) {
 			d.lost(ref, place, "that SecretTransformation is not among the files", "give convert its file, too")
 			continue
 		}
+		source{d.c, found}.noteFields(transformationFields())
 		if len(items(found.Node, "spec", "includes"))+len(items(found.Node, "spec", "excludes")) > 0 {
 			d.lost(ref, place, "its filters have no counterpart from there", "write includes and excludes into the secret before converting")
 		}

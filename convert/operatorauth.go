@@ -25,6 +25,7 @@ func (s source) login() (operatorLogin, bool) {
 		return operatorLogin{}, false
 	}
 	auth := vaultAuth{source: source{s.c, found}}
+	auth.noteFields(vaultAuthFields())
 	auth.global = auth.globalSpec()
 	k, login := auth.key()
 	auth.connection(&k)
@@ -116,6 +117,7 @@ func (a vaultAuth) globalSpec() *yaml.Node {
 		a.lost(ref, "spec.vaultAuthGlobalRef", fmt.Sprintf("VaultAuthGlobal %q is not among the files", name), "give convert its file, too")
 		return nil
 	}
+	source{a.c, found}.noteFields(vaultAuthFields())
 	return manifest.Field(found.Node, "spec")
 }
 
@@ -139,7 +141,7 @@ func (a vaultAuth) key() (key, operatorLogin) {
 	case "kubernetes", "jwt":
 		login.role = a.text([]string{method, "role"}, []string{method, "role"})
 		login.account = a.text([]string{method, "serviceAccount"}, []string{method, "serviceAccount"})
-		k.audience = cmp.Or(firstText(a.object.Node, "spec", method, "audiences"), firstText(a.global, method, "audiences"))
+		k.audience = cmp.Or(a.audience(a.field("spec", method, "audiences"), "spec."+method+".audiences"), a.audience(manifest.Field(a.global, method, "audiences"), "spec."+method+".audiences"))
 	default:
 		a.lost(a.field("spec", "method"), "spec.method", fmt.Sprintf("keymount logs in as each pod with the pod's own token, and not with %s", method),
 			"enable Vault's kubernetes auth method, with a role for the service accounts of the pods")
@@ -148,11 +150,6 @@ func (a vaultAuth) key() (key, operatorLogin) {
 	if login.role == "" {
 		login.role = a.object.Name
 		a.look(nil, "spec", "there is no role for pods to log in with; "+login.role+" stands in its place", "make such a role in Vault for the service accounts of the pods")
-	}
-	for _, field := range []string{"headers", "params"} {
-		if a.field("spec", field) != nil {
-			a.lost(a.field("spec", field), "spec."+field, "keymount sends none of its own", "")
-		}
 	}
 	return k, login
 }
@@ -165,6 +162,7 @@ func (a vaultAuth) connection(k *key) {
 		return
 	}
 	s := source{a.c, found}
+	s.noteFields(vaultConnectionFields())
 	k.address, k.serverName = s.text("spec", "address"), s.text("spec", "tlsServerName")
 	k.hasCA = s.text("spec", "caCertSecretRef") != "" || s.text("spec", "caCertPath") != ""
 	k.isUnverified = s.text("spec", "skipTLSVerify") == "true"
