@@ -22,6 +22,10 @@ type linted struct {
 	Findings []lint.Finding `json:"findings"`
 	Fixed    []lint.Finding `json:"fixed,omitempty"`
 	Counts   lintCounts     `json:"counts"`
+
+	mayBeEmpty, hasConfig bool
+	// broken is the keymount.yaml that has errors, so that nothing was held against it.
+	broken string
 }
 
 type lintCounts struct {
@@ -39,7 +43,7 @@ type lintCounts struct {
 // lintFlags are those of lint.
 type lintFlags struct {
 	config, values, namespace, format string
-	recursive, strict, fix            bool
+	recursive, strict, fix, empty     bool
 }
 
 const formatSARIF = "sarif"
@@ -58,7 +62,8 @@ With --config or --values, or with such a file among the others, classes are als
 stores and rules: what would be denied, and the rule to add. Without one, a class may name any
 store. docs/lint.md lists the rules of lint.
 
-The exit code is 0 without an error, 1 with one, and 2 for a wrong command line.`,
+The exit code is 0 without an error, 1 with one or where there was nothing to check, and 2 for a
+wrong command line.`,
 		Example: `  keymount lint class.yaml pod.yaml
   keymount lint -R deploy/ --values values.yaml
   helm template shop ./chart | keymount lint -n shop -
@@ -82,6 +87,7 @@ func (f *lintFlags) addTo(command *cobra.Command) {
 	flags.BoolVarP(&f.recursive, "recursive", "R", false, "read the folders in a folder, too")
 	flags.BoolVar(&f.strict, "strict", false, "end with 1 for warnings, too")
 	flags.BoolVar(&f.fix, "fix", false, "write safe corrections into the files")
+	flags.BoolVar(&f.empty, "allow-empty", false, "end with 0 where there is nothing to check, for hooks that give any files")
 	completeFile(command, "config", yamlFiles()...)
 	completeFile(command, "values", yamlFiles()...)
 	complete(command, "output", []string{"text", "json", formatSARIF})
@@ -119,14 +125,17 @@ func (f *lintFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	result.sum(cmd.ErrOrStderr())
-	if result.Counts.Errors > 0 || f.strict && result.Counts.Warnings > 0 {
+	if result.Counts.Errors > 0 || f.strict && result.Counts.Warnings > 0 || result.checkedNothing() {
 		return exitError{code: exitFailed}
 	}
 	return nil
 }
 
 func (f *lintFlags) lint(cmd *cobra.Command, args []string) (linted, error) {
-	files, err := manifest.Read(args, f.recursive, cmd.InOrStdin())
+	if f.fix && slices.Contains(args, manifest.Stdin) {
+		return linted{}, usagef("--fix writes into files, and standard input is none; name the files, or leave --fix out")
+	}
+	files, err := readManifests(cmd, args, f.recursive)
 	if err != nil {
 		return linted{}, err
 	}
@@ -148,7 +157,34 @@ func (f *lintFlags) lint(cmd *cobra.Command, args []string) (linted, error) {
 			return linted{}, err
 		}
 	}
-	return newLinted(len(files), found, fixed), nil
+	result := newLinted(len(files), found, fixed)
+	result.mayBeEmpty = f.empty
+	result.ofConfig(found, files, o.Config)
+	return result, nil
+}
+
+// ofConfig notes whether there is a keymount.yaml among the files, where one that is named beside
+// them does not count, and the one that has errors.
+func (l *linted) ofConfig(found lint.Result, files []*manifest.File, named *manifest.File) {
+	isAmong := named == nil || slices.ContainsFunc(files, func(f *manifest.File) bool { return f.Name == named.Name })
+	l.hasConfig = found.Configs > 1 || found.Configs == 1 && isAmong
+	switch {
+	case found.Judged:
+	case named != nil:
+		l.broken = named.Name
+	case found.Configs == 1:
+		is := func(f lint.Finding) bool { return f.Rule == "config" && f.Severity == lint.Error }
+		if i := slices.IndexFunc(found.Findings, is); i >= 0 {
+			l.broken = found.Findings[i].File
+		}
+	}
+}
+
+// checkedNothing tells files that have nothing for lint, as with a folder too far up: a gate
+// would be green for ever.
+func (l linted) checkedNothing() bool {
+	c := l.Counts
+	return c.Classes+c.Others+c.Pods+c.Errors == 0 && !l.hasConfig && !l.mayBeEmpty
 }
 
 func newLinted(files int, r lint.Result, fixed []lint.Finding) linted {
@@ -274,8 +310,13 @@ func (l linted) sum(w io.Writer) {
 	if c.Others > 0 {
 		_, _ = fmt.Fprintf(w, "classes of other providers, not looked into: %d\n", c.Others)
 	}
+	if l.checkedNothing() {
+		_, _ = fmt.Fprintln(w, "nothing was checked: no class, pod, workload or keymount.yaml is in them; --allow-empty allows that")
+	}
 	switch {
 	case c.Classes == 0 || c.RulesChecked:
+	case l.broken != "":
+		_, _ = fmt.Fprintf(w, "stores and rules were not checked, since %s has errors\n", l.broken)
 	case c.Configs > 1:
 		_, _ = fmt.Fprintf(w, "stores and rules were not checked, since there are %d configurations; name one by --config\n", c.Configs)
 	default:

@@ -103,7 +103,7 @@ func TestFailuresInJSON(t *testing.T) {
 			if err := decoder.Decode(&failed); err != nil || decoder.More() {
 				t.Errorf("keymount %s: exit code %d, no JSON value: %v\n%s%s", strings.Join(args, " "), code, err, out, errOut)
 			}
-			if own := strings.Contains(out, `"mistakes"`) || strings.Contains(out, `"problems"`) || strings.Contains(out, `"complete": false`); !own && (failed.Error == "" || failed.ExitCode != code || errOut != "") {
+			if own := strings.Contains(out, `"mistakes"`) || strings.Contains(out, `"findings"`) || strings.Contains(out, `"problems"`) || strings.Contains(out, `"complete": false`); !own && (failed.Error == "" || failed.ExitCode != code || errOut != "") {
 				t.Errorf("keymount %s: exit code %d:\n%s%s", strings.Join(args, " "), code, out, errOut)
 			}
 		}

@@ -15,7 +15,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -95,9 +94,9 @@ func read(name string, deep bool, stdin io.Reader) ([]*File, error) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != name && (!deep || strings.HasPrefix(entry.Name(), ".")):
+		case entry.IsDir() && path != name && (!deep || isSkipped(entry)):
 			return filepath.SkipDir
-		case entry.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
+		case entry.IsDir() || !isRead(path):
 			return nil
 		}
 		f, err := open(path)
@@ -105,7 +104,7 @@ func read(name string, deep bool, stdin io.Reader) ([]*File, error) {
 		return err
 	})
 	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("read %s: the folder has no .yaml, .yml or .json file", name)
+		err = fmt.Errorf("read %s: %w", name, ErrNoFiles)
 	}
 	return files, err
 }
