@@ -67,7 +67,7 @@ func allowedImports() map[string][]string {
 			"audit", "config", "provider", "observe", "class", "auth", "login", "state", "store", "store/keep", "store/kind", "store/queue", "internal/contain", "internal/kube", "internal/room", "internal/secret", "internal/socket",
 		},
 		"trial": {
-			"access", "auth", "class", "config", "form", "manifest", "node", "provider", "provider/providertest", "record", "store", "store/kind",
+			"access", "auth", "certificate", "class", "config", "form", "manifest", "node", "provider", "provider/providertest", "record", "store", "store/kind",
 			"internal/secret", "internal/spelling", "internal/strict", "internal/surrogate",
 		},
 		"cli": {

@@ -151,6 +151,7 @@ func printResult(cmd *cobra.Command, result any, text func(io.Writer)) error {
 	}
 	encoder := json.NewEncoder(cmd.OutOrStdout())
 	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
 	return asPrinted(cmd, encoder.Encode(result))
 }
 

@@ -42,6 +42,9 @@ It takes a token that may do that.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text := cmd.OutOrStdout()
+			if keep && isJSON(cmd) {
+				return usagef("--keep tells what happens as text, and has no end; leave out --keep, or --output json")
+			}
 			if cmd.Flag("output").Value.String() == "json" {
 				text = io.Discard
 			}
@@ -54,7 +57,7 @@ It takes a token that may do that.`,
 			case isUsage(err):
 				return err
 			case err != nil:
-				return fmt.Errorf("demo: %w", err)
+				return fold(fmt.Errorf("demo: %w", err))
 			}
 			return printResult(cmd, s.result, func(io.Writer) {})
 		},

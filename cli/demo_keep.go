@@ -47,6 +47,37 @@ func (f *editedFile) changed() bool {
 	return true
 }
 
+// differs tells that changed would be true.
+func (f *editedFile) differs() bool {
+	text, err := os.ReadFile(f.path)
+	return err == nil && !bytes.Equal(text, f.text)
+}
+
+// untilEdited is a context that ends with the next edit: a mount may wait for a store that is
+// not there for as long as its deadline. cancel tells whether there was one.
+func (k *kept) untilEdited(ctx context.Context) (during context.Context, cancel func() bool) {
+	during, stop := context.WithCancel(ctx)
+	edited := make(chan bool, 1)
+	go func() {
+		ticker := time.NewTicker(republish)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-during.Done():
+				edited <- false
+				return
+			case <-ticker.C:
+				if k.class.differs() || k.config.differs() {
+					stop()
+					edited <- true
+					return
+				}
+			}
+		}
+	}()
+	return during, func() bool { stop(); return <-edited }
+}
+
 // keep plays the kubelet until ctrl-C: it publishes the volume again and again, with class
 // and keymount.yaml as they are then.
 func (s *scene) keep(ctx context.Context) error {
@@ -101,8 +132,9 @@ func (s *scene) again(ctx context.Context, k *kept) {
 	if k.class.changed() {
 		s.takeClass(k)
 	}
-	versions, err := s.publish(ctx, k.picked)
-	if ctx.Err() != nil {
+	during, cancel := k.untilEdited(ctx)
+	versions, err := s.publish(during, k.picked)
+	if edited := cancel(); edited || ctx.Err() != nil {
 		return
 	}
 	var files []demoFile
@@ -126,8 +158,12 @@ func (s *scene) again(ctx context.Context, k *kept) {
 
 // tell says something with the time.
 func (s *scene) tell(format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n             ")
-	s.say("   %s  %s\n", time.Now().Format(time.TimeOnly), text)
+	const margin = "             " // below the time
+	lines := strings.Split(fmt.Sprintf(format, args...), "\n")
+	for i, line := range lines {
+		lines[i] = wrapped(line, len(margin), margin+hanging)
+	}
+	s.say("   %s  %s\n", time.Now().Format(time.TimeOnly), strings.Join(lines, "\n"+margin))
 }
 
 // takeConfig starts the node with the keymount.yaml of now.
@@ -171,7 +207,7 @@ func (s *scene) takeClass(k *kept) {
 // pickClass reads the class of the demo's pod.
 func (s *scene) pickClass(text []byte) (trial.Picked, error) {
 	file := manifest.Parse(className, text)
-	return trial.Pick([]*manifest.File{file}, "", trial.Account{Namespace: s.pod.Namespace, Name: s.pod.ServiceAccount})
+	return trial.Pick([]*manifest.File{file}, trial.Choice{As: trial.Account{Namespace: s.pod.Namespace, Name: s.pod.ServiceAccount}})
 }
 
 // publish mounts a class for the demo's pod.
@@ -188,7 +224,7 @@ func (s *scene) publish(ctx context.Context, p trial.Picked) (map[string]string,
 	if socket == "" {
 		return nil, fmt.Errorf("the class has provider: %s, and sockets of keymount.yaml has no %[1]s.sock", p.Class.Provider)
 	}
-	driver, err := providertest.Dial(socket)
+	driver, err := dialDriver(ctx, socket)
 	if err != nil {
 		return nil, err
 	}

@@ -115,6 +115,28 @@ func TestKeptDemo(t *testing.T) {
 		}
 	}
 
+	// A mount that waits for a store is given up with the next edit.
+	k.edit(t, "keymount.yaml", "file: secrets.age", "file: nowhere.age")
+	k.hears(t, `keymount\.yaml changed: the node has started again with it$`)
+	edited := time.Now()
+	k.edit(t, "keymount.yaml", "file: nowhere.age", "file: secrets.age")
+	k.hears(t, `keymount\.yaml changed: the node has started again with it$`)
+	if took := time.Since(edited); took > 10*time.Second {
+		t.Errorf("the edit was seen after %s", took)
+	}
+	k.edit(t, "class.yaml", "file: password", "file: pass")
+	k.hears(t, `  pass is new, version `)
+	k.edit(t, "class.yaml", "file: pass", "file: password")
+	k.hears(t, `  password is new, version `)
+
+	// A socket that is gone is told as by mount.
+	if err := os.Remove(filepath.Join(k.folder, "keymount.sock")); err != nil {
+		t.Fatal(err)
+	}
+	k.hears(t, `keymount\.sock: is not$|keymount\.sock: is not there; start`)
+	k.edit(t, "keymount.yaml", "sockets:", "# again\nsockets:")
+	k.hears(t, `mounted again$`)
+
 	var out, errOut bytes.Buffer
 	mount := func(class string) int {
 		out.Reset()

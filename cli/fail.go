@@ -19,7 +19,11 @@ import (
 func fail(command *cobra.Command, err error, errOut io.Writer) int {
 	code, err := outcomeOf(err)
 	if err != nil {
-		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", err)
+		text := err.Error()
+		if _, long := errors.AsType[folded](err); long {
+			text = wrapped(text, len("keymount: "), hanging)
+		}
+		_, _ = fmt.Fprintf(errOut, "keymount: %s\n", text)
 	}
 	if isUsage(err) {
 		_, _ = fmt.Fprintf(errOut, "See '%s --help'.\n", command.CommandPath())

@@ -8,9 +8,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// helpWidth is the width of help, in columns.
-const helpWidth = 100
-
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]...",
@@ -64,29 +61,10 @@ func narrow(text string) string {
 	paragraphs := strings.Split(text, "\n\n")
 	for i, paragraph := range paragraphs {
 		lines := strings.Split(paragraph, "\n")
-		isWide := slices.ContainsFunc(lines, func(line string) bool { return utf8.RuneCountInString(line) > helpWidth })
+		isWide := slices.ContainsFunc(lines, func(line string) bool { return utf8.RuneCountInString(line) > width })
 		if isWide && !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, " ") }) {
-			paragraphs[i] = wrap(strings.Fields(paragraph))
+			paragraphs[i] = wrapped(strings.Join(strings.Fields(paragraph), " "), 0, "")
 		}
 	}
 	return strings.Join(paragraphs, "\n\n")
-}
-
-func wrap(words []string) string {
-	var text strings.Builder
-	column := 0
-	for _, word := range words {
-		switch length := utf8.RuneCountInString(word); {
-		case column == 0:
-			column = length
-		case column+1+length > helpWidth:
-			text.WriteByte('\n')
-			column = length
-		default:
-			text.WriteByte(' ')
-			column += 1 + length
-		}
-		text.WriteString(word)
-	}
-	return text.String()
 }

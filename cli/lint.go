@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -248,14 +247,14 @@ func (f *lintFlags) print(cmd *cobra.Command, l linted) error {
 
 func (l linted) print(w io.Writer, s style) {
 	for _, f := range l.Fixed {
-		_, _ = fmt.Fprintf(w, "%s: fixed: %s\n", place(f), wrapped(f.Text+" ("+f.Rule+")", len(place(f))+len(": fixed: ")))
+		_, _ = fmt.Fprintf(w, "%s: fixed: %s\n", place(f), wrapped(f.Text+" ("+f.Rule+")", len(place(f))+len(": fixed: "), hanging))
 	}
 	for _, f := range l.Findings {
 		severity := s.yellow(string(f.Severity))
 		if f.Severity == lint.Error {
 			severity = s.red(string(f.Severity))
 		}
-		_, _ = fmt.Fprintf(w, "%s: %s: %s\n", place(f), severity, wrapped(f.Text+" ("+f.Rule+")", len(place(f))+len(f.Severity)+len(": : ")))
+		_, _ = fmt.Fprintf(w, "%s: %s: %s\n", place(f), severity, wrapped(f.Text+" ("+f.Rule+")", len(place(f))+len(f.Severity)+len(": : "), hanging))
 		if f.Add != "" {
 			_, _ = fmt.Fprintf(w, "    to add to keymount.yaml:\n")
 			for line := range strings.Lines(strings.TrimSuffix(f.Add, "\n")) {
@@ -274,26 +273,6 @@ func place(f lint.Finding) string {
 		return fmt.Sprintf("%s:%d", f.File, f.Line)
 	}
 	return fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column)
-}
-
-// wrapped breaks a text at spaces so that its lines fit 100 columns. The first one begins
-// behind so many columns, and the others are indented.
-func wrapped(text string, taken int) string {
-	const width, indent = 100, "    "
-	var out bytes.Buffer
-	column := taken
-	for i, word := range strings.Split(text, " ") {
-		if i > 0 && column+1+len([]rune(word)) > width {
-			out.WriteString("\n" + indent)
-			column = len(indent)
-		} else if i > 0 {
-			out.WriteString(" ")
-			column++
-		}
-		out.WriteString(word)
-		column += len([]rune(word))
-	}
-	return out.String()
 }
 
 // sum says how much was read and found.

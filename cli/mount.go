@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -50,7 +51,7 @@ issuer.pem. On a node of a cluster the API server signs, and a mount ends as Una
 		ValidArgsFunction: inOrder(byFiles("yaml", "yml", "json")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.class = args[0]
-			return m.run(cmd)
+			return fold(m.run(cmd))
 		},
 	}
 	flags := command.Flags()
@@ -90,7 +91,7 @@ func (m *mounting) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	picked, err := pickFrom(cmd, m.class, m.name, as)
+	picked, err := pickFrom(cmd, m.class, trial.Choice{Class: m.name, As: as})
 	if err != nil {
 		return err
 	}
@@ -102,16 +103,7 @@ func (m *mounting) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	tried, err := dial(cmd.Context(), m.socket)
-	if err != nil {
-		return fmt.Errorf("socket %s: %w", m.socket, err)
-	}
-	_ = tried.Close() // it is there, which is told better than by gRPC
-	absolute, err := filepath.Abs(m.socket)
-	if err != nil {
-		return fmt.Errorf("find %s: %w", m.socket, err)
-	}
-	driver, err := providertest.Dial(absolute)
+	driver, err := dialDriver(cmd.Context(), m.socket)
 	if err != nil {
 		return err
 	}
@@ -132,11 +124,29 @@ func (m *mounting) run(cmd *cobra.Command) error {
 	return printResult(cmd, result, func(w io.Writer) { result.print(w, styleOf(cmd.OutOrStdout())) })
 }
 
+// dialDriver plays the driver at a socket.
+func dialDriver(ctx context.Context, socket string) (*providertest.Driver, error) {
+	tried, err := dial(ctx, socket)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", socket, err)
+	}
+	_ = tried.Close() // it is there, which is told better than by gRPC
+	absolute, err := filepath.Abs(socket)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", socket, err)
+	}
+	return providertest.Dial(absolute)
+}
+
 func (m *mounting) check() (as trial.Account, err error) {
-	for flag, value := range map[string]string{"socket": m.socket, "issuer-key": m.key, "to": m.to} {
-		if value == "" {
-			return as, usagef("--%s is missing: mount takes --socket, --issuer-key and --to", flag)
+	var missing []string
+	for _, flag := range []struct{ name, value string }{{"--socket", m.socket}, {"--issuer-key", m.key}, {"--to", m.to}} {
+		if flag.value == "" {
+			missing = append(missing, flag.name)
 		}
+	}
+	if len(missing) > 0 {
+		return as, usagef("mount takes --socket, --issuer-key and --to, and these are missing: %s", strings.Join(missing, ", "))
 	}
 	return parseAs(m.as)
 }
@@ -232,12 +242,12 @@ func (m mounted) print(w io.Writer, s style) {
 }
 
 // pickFrom reads the class and its pod from a file.
-func pickFrom(cmd *cobra.Command, file, name string, as trial.Account) (trial.Picked, error) {
+func pickFrom(cmd *cobra.Command, file string, choice trial.Choice) (trial.Picked, error) {
 	files, err := manifest.Read([]string{file}, false, cmd.InOrStdin())
 	if err != nil {
 		return trial.Picked{}, err
 	}
-	picked, err := trial.Pick(files, name, as)
+	picked, err := trial.Pick(files, choice)
 	if len(config.Mistakes(err)) > 0 { // which name the file
 		return picked, err
 	}

@@ -25,7 +25,8 @@ type rendering struct {
 	bundle          bundleFlags
 	live            liveFlags
 	to              string
-	reveal, print   bool
+	pod             string
+	reveal, sketch  bool // the latter: print secrets for the class, and mount nothing
 
 	notes []string // told so far
 }
@@ -47,7 +48,7 @@ needed. Of what is beyond data/ in a path only the store itself is sure: list th
 its engines in keymount.yaml.`,
 		Example: `  keymount render class.yaml --as shop/api
   keymount render class.yaml --print-values > made-up.yaml
-  keymount render class.yaml --config values.yaml --values made-up.yaml --reveal
+  keymount render class.yaml --as shop/api --config values.yaml --values made-up.yaml --reveal
   keymount render class.yaml --config keymount.yaml --live --as shop/api`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -58,23 +59,25 @@ its engines in keymount.yaml.`,
 		ValidArgsFunction: inOrder(byFiles("yaml", "yml", "json")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.class = args[0]
-			return r.run(cmd)
+			return fold(r.run(cmd))
 		},
 	}
 	flags := command.Flags()
 	flags.StringVar(&r.as, "as", "", "the service account to mount as, NAMESPACE/SERVICEACCOUNT (default: that of the pod in CLASS)")
 	flags.StringVar(&r.name, "name", "", "the class, where CLASS has several")
+	flags.StringVar(&r.pod, "pod", "", "the pod to mount as, where several in CLASS do; with --live it runs, and the token is bound to it")
 	flags.StringVarP(&r.config, "config", "c", "", "the operator's keymount.yaml, or the chart's values with one")
 	flags.StringVar(&r.values, "values", "", "a file of made-up secrets: paths, each with keys and values")
 	r.bundle.add(command)
 	r.live.add(command)
 	flags.StringVar(&r.to, "to", "", "write the files into this folder, which is new or empty")
 	flags.BoolVar(&r.reveal, "reveal", false, "show the values instead of masking them")
-	flags.BoolVar(&r.print, "print-values", false, "print secrets to begin a file for --values with, and mount nothing")
+	flags.BoolVar(&r.sketch, "print-values", false, "print secrets to begin a file for --values with, and mount nothing")
 	completeFile(command, "config", yamlFiles()...)
 	completeFile(command, "values", yamlFiles()...)
 	completeBy(command, "name", ofClassFile(trial.Classes))
 	completeBy(command, "as", ofClassFile(trial.Accounts))
+	completeBy(command, "pod", ofClassFile(trial.Pods))
 	_ = command.MarkFlagDirname("to") // there is such a flag
 	return command
 }
@@ -98,15 +101,23 @@ func (r *rendering) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	picked, err := pickFrom(cmd, r.class, r.name, as)
+	r.live.pod = r.pod
+	picked, err := pickFrom(cmd, r.class, trial.Choice{Class: r.name, As: as, Pod: r.pod, Anyone: r.sketch})
 	if err != nil {
+		return err
+	}
+	if len(picked.Unlike) > 0 {
+		r.note(cmd, "%s and %s mount the class with different volumeAttributes; this is for the first, and --pod chooses another",
+			picked.Unlike[0], picked.Unlike[1])
+	}
+	if err := r.checkFolder(); err != nil {
 		return err
 	}
 	c, elsewhere, err := r.open(cmd, picked.Class)
 	if err != nil {
 		return err
 	}
-	if r.print {
+	if r.sketch {
 		text, err := trial.Sketch(picked, c)
 		if err != nil {
 			return err
@@ -123,7 +134,7 @@ func (r *rendering) run(cmd *cobra.Command) error {
 // check holds the flags against each other.
 func (r *rendering) check() (as trial.Account, err error) {
 	sources := 0
-	for _, given := range []bool{r.values != "", r.bundle.file != "", r.live.on, r.print} {
+	for _, given := range []bool{r.values != "", r.bundle.file != "", r.live.on, r.sketch} {
 		if given {
 			sources++
 		}
@@ -140,6 +151,14 @@ func (r *rendering) check() (as trial.Account, err error) {
 		return as, err
 	}
 	return parseAs(r.as)
+}
+
+// checkFolder looks at --to before anything is read or made in a store.
+func (r *rendering) checkFolder() error {
+	if r.to == "" || r.sketch {
+		return nil
+	}
+	return checkEmpty(r.to)
 }
 
 // open reads --config, or makes up the stores that the class names. The files that the
@@ -166,7 +185,7 @@ func (r *rendering) open(cmd *cobra.Command, class trial.Class) (c *config.Confi
 func (r *rendering) note(cmd *cobra.Command, format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 	if !isJSON(cmd) {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "note: "+format+"\n", args...)
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", wrapped(fmt.Sprintf(format, args...), len("note: "), hanging))
 	}
 }
 
@@ -174,7 +193,7 @@ func (r *rendering) note(cmd *cobra.Command, format string, args ...any) {
 func (r *rendering) secrets(cmd *cobra.Command, picked trial.Picked, c *config.Config, elsewhere bool) (standIns, error) {
 	switch {
 	case r.live.on:
-		return standIns{}, nil
+		return standIns{of: unread(picked.Class, c)}, nil
 	case r.values != "":
 		data, err := readFile(r.values, bundleSized)
 		if err != nil {
@@ -190,7 +209,7 @@ func (r *rendering) secrets(cmd *cobra.Command, picked trial.Picked, c *config.C
 	}
 	made, err := newStandIns(c, func() (*trial.Secrets, error) { return trial.ParseSecrets("the made-up secrets", text) })
 	if err == nil && r.config != "" && !elsewhere {
-		err = r.keepLocal(cmd.Context(), c, made)
+		err = r.keepLocal(cmd.Context(), picked.Class, c, made)
 	}
 	if len(made.of) > 0 {
 		r.note(cmd, "the values are made up: see --values, --bundle and --live")
@@ -198,12 +217,25 @@ func (r *rendering) secrets(cmd *cobra.Command, picked trial.Picked, c *config.C
 	return made, err
 }
 
-// keepLocal drops the secrets made up for stores that lie on this machine, and looks whether
-// these can be read: a node would wait for a file that is not there.
-func (*rendering) keepLocal(ctx context.Context, c *config.Config, made standIns) error {
+// unread are no secrets for each store that the class does not read from, so that none of
+// these is opened.
+func unread(class trial.Class, c *config.Config) map[string]map[string]secret.Tree {
+	none := map[string]map[string]secret.Tree{}
+	for _, s := range c.Stores {
+		if !class.Reads(c, s.Name) {
+			none[s.Name] = map[string]secret.Tree{}
+		}
+	}
+	return none
+}
+
+// keepLocal drops the secrets made up for stores that lie on this machine and that the class
+// reads from, and looks whether these can be read: a node would wait for a file that is not
+// there.
+func (*rendering) keepLocal(ctx context.Context, class trial.Class, c *config.Config, made standIns) error {
 	m := kind.NewMistakes()
 	for i, s := range c.Stores {
-		if !s.Kind.Traits().Memory {
+		if !s.Kind.Traits().Memory && class.Reads(c, s.Name) {
 			delete(made.of, s.Name)
 			kind.Inspect(ctx, s.Settings, m.At("stores").Index(i).At(s.Kind.Name()))
 		}
@@ -241,7 +273,10 @@ func (r *rendering) mount(cmd *cobra.Command, picked trial.Picked, c *config.Con
 		return err
 	}
 	outcome, err := try.Mount(cmd.Context())
-	if err != nil {
+	switch {
+	case err != nil && made.file != nil:
+		return made.file.Placed(err)
+	case err != nil:
 		return err
 	}
 	if made.file != nil {

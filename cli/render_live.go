@@ -19,23 +19,27 @@ type liveFlags struct {
 	kubectl
 
 	on  bool
-	pod string
+	pod string // that the token is bound to; empty for none
 }
 
 func (l *liveFlags) add(command *cobra.Command) {
 	flags := command.Flags()
 	flags.BoolVar(&l.on, "live", false, "read the stores of --config, with a token that kubectl gets from the API server")
-	flags.StringVar(&l.pod, "pod", "", "with --live: the running pod to bind the token to")
 	l.kubectl.add(command, "with --live: ")
 }
 
 func (l *liveFlags) check() error {
-	for name, value := range map[string]string{"pod": l.pod, "context": l.context, "kubeconfig": l.kubeconfig} {
-		if value != "" && !l.on {
-			return usagef("--%s is for --live; add it", name)
-		}
+	var given []string
+	if l.context != "" {
+		given = append(given, "--context")
 	}
-	return nil
+	if l.kubeconfig != "" {
+		given = append(given, "--kubeconfig")
+	}
+	if l.on || len(given) == 0 {
+		return nil
+	}
+	return usagef("%s: for --live, which is not there; add it", strings.Join(given, ", "))
 }
 
 // issue has the API server prove the pod. A token without a pod is enough here, unless one

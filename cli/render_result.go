@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,8 @@ type rendered struct {
 	Warnings  []string `json:"warnings,omitempty"`
 	To        string   `json:"to,omitempty"`
 	Notes     []string `json:"notes,omitempty"`
-	// Code and Error are the answer that the driver would get, without files.
+	// Code is the answer that the driver would get: OK with the files, and another one with
+	// an Error.
 	Code     string `json:"code,omitempty"`
 	Error    string `json:"error,omitempty"`
 	ExitCode int    `json:"exitCode,omitempty"`
@@ -124,7 +126,7 @@ func (r rendered) print(w io.Writer, s style) {
 	}
 	r.printReads(w)
 	for _, warning := range r.Warnings {
-		_, _ = fmt.Fprintf(w, "\nwarning: %s\n", warning)
+		_, _ = fmt.Fprintf(w, "\nwarning: %s\n", wrapped(warning, len("warning: "), hanging))
 	}
 	if r.To != "" {
 		_, _ = fmt.Fprintf(w, "\nThe files are in %s.\n", r.To)
@@ -204,18 +206,27 @@ func (r rendered) refuse(cmd *cobra.Command) error {
 	return fmt.Errorf("%s: %s", r.Code, r.Error)
 }
 
-// writeFiles puts files into a folder that is new or empty.
-func writeFiles(folder string, files []provider.File) error {
-	const private = 0o700
-	if err := os.MkdirAll(folder, private); err != nil {
-		return fmt.Errorf("make the folder: %w", err)
-	}
-	there, err := os.ReadDir(folder)
-	switch {
+// checkEmpty looks whether a folder is new or empty.
+func checkEmpty(folder string) error {
+	switch there, err := os.ReadDir(folder); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
 	case err != nil:
 		return fmt.Errorf("look into the folder: %w", err)
 	case len(there) > 0:
 		return fmt.Errorf("%s is not empty; name a new folder, or empty this one", folder)
+	}
+	return nil
+}
+
+// writeFiles puts files into a folder that is new or empty.
+func writeFiles(folder string, files []provider.File) error {
+	const private = 0o700
+	if err := checkEmpty(folder); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, private); err != nil {
+		return fmt.Errorf("make the folder: %w", err)
 	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {

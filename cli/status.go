@@ -333,20 +333,7 @@ func (p printed) volumes() {
 
 // why says the cause of something, in lines that fit.
 func (p printed) why(of, cause string) {
-	const width, indent = 96, "    "
-	p.say("  %s\n", of)
-	line := indent
-	for word := range strings.FieldsSeq(cause) {
-		if line != indent && len(line)+1+len(word) > width {
-			p.say("%s\n", line)
-			line = indent
-		}
-		if line != indent {
-			line += " "
-		}
-		line += word
-	}
-	p.say("%s\n", line)
+	p.say("  %s\n%s%s\n", of, hanging, wrapped(strings.Join(strings.Fields(cause), " "), len(hanging), hanging))
 }
 
 func (p printed) memory() {

@@ -33,7 +33,7 @@ func settle(command *cobra.Command) {
 		}
 	})
 	if !command.HasParent() {
-		command.SetUsageTemplate(strings.ReplaceAll(command.UsageTemplate(), "FlagUsages ", fmt.Sprintf("FlagUsagesWrapped %d ", helpWidth)))
+		command.SetUsageTemplate(strings.ReplaceAll(command.UsageTemplate(), "FlagUsages ", fmt.Sprintf("FlagUsagesWrapped %d ", width)))
 	}
 }
 

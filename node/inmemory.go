@@ -38,7 +38,7 @@ func InMemory(ctx context.Context, c *config.Config, o InMemoryOptions) (*provid
 		rotation: &observe.Rotation{}, removals: &removals{}, limits: c.Limits, memory: sharedMemory(c, clock, o.Log),
 		answers: room.NewAnswers(room.Parallel(), time.Now), log: o.Log,
 	}
-	backends, _, err := b.open(ctx, standIns(c.Stores, o.Secrets))
+	backends, _, err := b.open(ctx, withSecrets(c.Stores, o.Secrets))
 	if err != nil {
 		return nil, err
 	}
@@ -57,25 +57,26 @@ func InMemory(ctx context.Context, c *config.Config, o InMemoryOptions) (*provid
 	}), nil
 }
 
-// standIns are the stores with their stand-ins.
-func standIns(stores []config.Store, secrets map[string]map[string]secret.Tree) []config.Store {
+// withSecrets are the stores, of which some open with secrets from elsewhere.
+func withSecrets(stores []config.Store, secrets map[string]map[string]secret.Tree) []config.Store {
 	all := slices.Clone(stores)
 	for i, s := range all {
 		if in, wanted := secrets[s.Name]; wanted {
-			all[i].Settings = standIn{s.Settings, in}
+			all[i].Settings = filled{s.Settings, in}
 		}
 	}
 	return all
 }
 
-// standIn are settings that are opened with secrets of a file.
-type standIn struct {
+// filled are the settings of a store which opens without looking at what they name: its
+// secrets are given.
+type filled struct {
 	kind.Settings
 
 	secrets map[string]secret.Tree
 }
 
 // Open implements [kind.Settings].
-func (s standIn) Open(env kind.Env) (kind.Layers, error) {
+func (s filled) Open(env kind.Env) (kind.Layers, error) {
 	return kind.OpenMadeUp(s.Settings, env, s.secrets)
 }

@@ -233,7 +233,7 @@ func (s *served) agree(tb testing.TB, seed uint64) (code string) {
 	tb.Helper()
 	text := randomClass(rand.New(rand.NewPCG(seed, 0))) //nolint:gosec // the same classes each time
 	file := manifest.Parse("class.yaml", []byte(text))
-	p, err := trial.Pick([]*manifest.File{file}, "", trial.Account{})
+	p, err := trial.Pick([]*manifest.File{file}, trial.Choice{})
 	check(tb, err)
 	want := s.mount(tb, p)
 	got, code := s.try(tb, p)

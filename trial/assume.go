@@ -56,20 +56,21 @@ func (c Class) assumed(stores map[string]kind.Kind) *config.Config {
 		return assumed
 	}
 	for i := range assumed.Stores {
-		assumed.Stores[i].Settings = anywhere{assumed.Stores[i].Settings, c.Parameters["audience"]}
+		assumed.Stores[i].Settings = wherever{assumed.Stores[i].Settings, c.Parameters["audience"]}
 	}
 	return assumed
 }
 
-// anywhere are settings of a store that is where a class says, with the audience that it says.
-type anywhere struct {
+// wherever are settings of a store that is where a class says it is, with the audience that
+// the class says.
+type wherever struct {
 	kind.Settings
 
 	audience string
 }
 
 // Audience implements [kind.Settings].
-func (a anywhere) Audience() string {
+func (a wherever) Audience() string {
 	if a.audience != "" {
 		return a.audience
 	}
@@ -77,11 +78,11 @@ func (a anywhere) Audience() string {
 }
 
 // Fits implements [kind.Settings]: of a place only its kind counts.
-func (a anywhere) Fits(place kind.Place) bool {
+func (a wherever) Fits(place kind.Place) bool {
 	return a.Settings.Fits(kind.Place{"kind": place["kind"]})
 }
 
 // OpenMadeUp implements [kind.MadeUp].
-func (a anywhere) OpenMadeUp(env kind.Env, secrets map[string]secret.Tree) (kind.Layers, error) {
+func (a wherever) OpenMadeUp(env kind.Env, secrets map[string]secret.Tree) (kind.Layers, error) {
 	return kind.OpenMadeUp(a.Settings, env, secrets)
 }

@@ -43,17 +43,28 @@ func ParseAccount(text string) (Account, error) {
 	return Account{namespace, name}, nil
 }
 
+// Choice says which class of the files is meant, and which pod.
+type Choice struct {
+	Class string  // its name; empty for the only one
+	As    Account // the pod's service account; zero for that of the files
+	Pod   string  // its name; empty for any of the account
+	// Anyone takes a made-up account where no pod of the files mounts the class.
+	Anyone bool
+}
+
 // Picked is a class with the pod that mounts it.
 type Picked struct {
 	Class Class
 	Pod   auth.Pod
+	// Unlike are two pods of that account, of which the first is the one, where the other
+	// would get different volumeAttributes; empty without such.
+	Unlike []string
 }
 
-// Pick finds the class of that name, or the only one, and the pod that mounts it: one of the
-// files, or one of the service account as, which may be zero. The pod's volumeAttributes
-// overwrite the parameters, as they do in the driver. Errors about a line are each a
-// [config.Mistake].
-func Pick(files []*manifest.File, name string, as Account) (Picked, error) {
+// Pick finds the class, and the pod that mounts it: one of the files, or one that only As
+// names. The pod's volumeAttributes overwrite the parameters, as they do in the driver.
+// Errors about a line are each a [config.Mistake].
+func Pick(files []*manifest.File, choice Choice) (Picked, error) {
 	var objects []manifest.Object
 	for _, f := range files {
 		if len(f.Mistakes) > 0 {
@@ -61,7 +72,7 @@ func Pick(files []*manifest.File, name string, as Account) (Picked, error) {
 		}
 		objects = append(objects, f.Objects...)
 	}
-	found, err := pickClass(objects, name)
+	found, err := pickClass(objects, choice.Class)
 	if err != nil {
 		return Picked{}, err
 	}
@@ -70,17 +81,21 @@ func Pick(files []*manifest.File, name string, as Account) (Picked, error) {
 		return Picked{}, err
 	}
 	users := usersOf(objects, c)
-	pod, err := pickPod(c, users, as)
+	pod, users, err := pickPod(c, users, choice)
 	if err != nil {
 		return Picked{}, err
 	}
+	picked := Picked{Class: c, Pod: pod}
 	for _, u := range users {
-		if u.account == (Account{pod.Namespace, pod.ServiceAccount}) {
-			maps.Copy(c.Parameters, u.attributes)
+		if !maps.Equal(u.attributes, users[0].attributes) {
+			picked.Unlike = []string{users[0].name, u.name}
 			break
 		}
 	}
-	return Picked{c, pod}, nil
+	if len(users) > 0 {
+		maps.Copy(c.Parameters, users[0].attributes)
+	}
+	return picked, nil
 }
 
 // Classes are the names of the classes in files.
@@ -108,6 +123,23 @@ func Accounts(files []*manifest.File) (names []string) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Pods are the names of the pods in files that mount a class of them.
+func Pods(files []*manifest.File) (names []string) {
+	var objects []manifest.Object
+	for _, f := range files {
+		objects = append(objects, f.Objects...)
+	}
+	for _, o := range objects {
+		if c, is := o.Class(); is {
+			for _, u := range usersOf(objects, Class{Namespace: c.Namespace, Name: c.Name}) {
+				names = append(names, u.pod)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
 }
 
 func pickClass(objects []manifest.Object, name string) (manifest.Class, error) {
@@ -165,6 +197,7 @@ func checkForm(c manifest.Class) error {
 // user is a pod of the files that mounts the class.
 type user struct {
 	account    Account
+	name       string // of its object, with the kind
 	pod        string // empty for a workload's
 	attributes map[string]string
 }
@@ -183,7 +216,7 @@ func usersOf(objects []manifest.Object, c Class) []user {
 				continue
 			}
 			delete(attributes, "secretProviderClass")
-			u := user{account: Account{cmp.Or(o.Namespace, c.Namespace, "default"), pod.ServiceAccount}, attributes: attributes}
+			u := user{account: Account{cmp.Or(o.Namespace, c.Namespace, "default"), pod.ServiceAccount}, name: o.Kind + " " + o.Name, attributes: attributes}
 			if o.Kind == "Pod" {
 				u.pod = o.Name
 			}
@@ -211,31 +244,45 @@ func texts(node *yaml.Node) map[string]string {
 	return all
 }
 
-// pickPod is the pod that mounts the class.
-func pickPod(c Class, users []user, as Account) (auth.Pod, error) {
-	var name string
-	switch accounts := accountsOf(users); {
-	case as != (Account{}):
-	case len(accounts) == 0:
-		return auth.Pod{}, errors.New("no pod in it mounts the class; name its service account with --as NAMESPACE/SERVICEACCOUNT")
-	case len(accounts) > 1:
-		return auth.Pod{}, fmt.Errorf("pods of %d service accounts mount the class: %s; choose one with --as", len(accounts), strings.Join(accounts, ", "))
-	default:
-		as = users[0].account
+// pickPod is the pod that mounts the class, and the pods of the files that it may be: those
+// of its account.
+func pickPod(c Class, users []user, choice Choice) (auth.Pod, []user, error) {
+	if choice.Pod != "" {
+		users = slices.DeleteFunc(users, func(u user) bool { return u.pod != choice.Pod })
+	}
+	as, err := pickAccount(c, users, choice)
+	if err != nil {
+		return auth.Pod{}, nil, err
 	}
 	if c.Namespace != "" && as.Namespace != c.Namespace {
-		return auth.Pod{}, fmt.Errorf("--as is a service account of namespace %q, and the class is in %q: a pod mounts classes of its own namespace alone",
+		return auth.Pod{}, nil, fmt.Errorf("--as is a service account of namespace %q, and the class is in %q: a pod mounts classes of its own namespace alone",
 			as.Namespace, c.Namespace)
 	}
+	users = slices.DeleteFunc(users, func(u user) bool { return u.account != as })
+	name := choice.Pod
 	for _, u := range users {
-		if u.account == as && u.pod != "" {
-			name = u.pod
-			break
-		}
+		name = cmp.Or(name, u.pod)
 	}
 	return auth.Pod{
 		Namespace: as.Namespace, Name: cmp.Or(name, as.Name), UID: "00000000-0000-4000-8000-000000000000", ServiceAccount: as.Name,
-	}, nil
+	}, users, nil
+}
+
+// pickAccount is the service account of the pod.
+func pickAccount(c Class, users []user, choice Choice) (Account, error) {
+	switch accounts := accountsOf(users); {
+	case choice.As != (Account{}):
+		return choice.As, nil
+	case len(accounts) == 0 && choice.Anyone:
+		return Account{cmp.Or(c.Namespace, "default"), "made-up"}, nil
+	case len(accounts) == 0 && choice.Pod != "":
+		return Account{}, fmt.Errorf("no pod %q in it mounts the class; name its service account with --as NAMESPACE/SERVICEACCOUNT", choice.Pod)
+	case len(accounts) == 0:
+		return Account{}, errors.New("no pod in it mounts the class; name its service account with --as NAMESPACE/SERVICEACCOUNT")
+	case len(accounts) > 1:
+		return Account{}, fmt.Errorf("pods of %d service accounts mount the class: %s; choose one with --as", len(accounts), strings.Join(accounts, ", "))
+	}
+	return users[0].account, nil
 }
 
 func accountsOf(users []user) []string {

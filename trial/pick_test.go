@@ -32,7 +32,7 @@ func TestPickMistakes(t *testing.T) {
 				name = text
 			}
 			if err == nil {
-				_, err = trial.Pick([]*manifest.File{manifest.Parse("class.yaml", data)}, name, as)
+				_, err = trial.Pick([]*manifest.File{manifest.Parse("class.yaml", data)}, trial.Choice{Class: name, As: as})
 			}
 			if err == nil {
 				t.Fatal("no mistake")

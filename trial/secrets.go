@@ -18,6 +18,7 @@ import (
 	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/internal/strict"
 	"github.com/keymount/keymount/internal/surrogate"
+	"github.com/keymount/keymount/store/kind"
 )
 
 const (
@@ -107,12 +108,17 @@ func (p *secretsParser) document(data []byte) *yaml.Node {
 			p.mistake(0, "is empty; it is a map of paths to maps of keys to values")
 			return nil
 		case err != nil:
-			line, err := strict.SyntaxLine(err)
+			line, err := strict.SyntaxUnquoted(hidden.Text, err)
 			p.mistake(line, "%s", err)
 			return nil
 		}
-		if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		switch err := decoder.Decode(&yaml.Node{}); {
+		case err == nil:
 			p.mistake(0, "holds more than one YAML document; keep one")
+			return nil
+		case !errors.Is(err, io.EOF):
+			line, err := strict.SyntaxUnquoted(hidden.Text, err)
+			p.mistake(line, "%s", err)
 			return nil
 		}
 		halves = hidden.Restore(document)
@@ -174,9 +180,9 @@ func (p *secretsParser) each(node *yaml.Node, form string, f func(name string, k
 func (p *secretsParser) allowed(n *yaml.Node) bool {
 	switch {
 	case n.Anchor != "" || n.Kind == yaml.AliasNode:
-		p.mistake(n.Line, "anchors and aliases are not read; write the value out")
-	case n.Style&yaml.TaggedStyle != 0:
-		p.mistake(n.Line, "the tag %s is not read; remove it", spelling.Visible(spelling.CutName(n.Tag)))
+		p.mistake(n.Line, "anchors (&) and aliases (*) are not read; write the value out, or quote a text that begins with & or *")
+	case n.Style&yaml.TaggedStyle != 0: // which may be a value without its quotes
+		p.mistake(n.Line, "tags (!) are not read; remove it, or quote a text that begins with an exclamation mark")
 	case p.halves[n]:
 		p.mistake(n.Line, `half of a character, such as \ud83d without \ude00; write both halves, or the character itself`)
 	default:
@@ -245,6 +251,20 @@ func (s *Secrets) For(c *config.Config) (map[string]map[string]secret.Tree, erro
 		}
 	}
 	return stores, errors.Join(mistakes...)
+}
+
+// Placed gives an error about one of the secrets its file and line, if it is one.
+func (s *Secrets) Placed(err error) error {
+	unfit, is := errors.AsType[*kind.Unfit](err)
+	if !is {
+		return err
+	}
+	for _, m := range slices.Concat(s.all, slices.Concat(slices.Collect(maps.Values(s.of))...)) {
+		if m.path == unfit.Path {
+			return s.mistake(m.line, "%s", err)
+		}
+	}
+	return err
 }
 
 // put puts a secret into a store.

@@ -2,13 +2,17 @@ package trial
 
 import (
 	"bytes"
+	"cmp"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -18,6 +22,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/keymount/keymount/certificate"
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/form"
@@ -35,28 +40,37 @@ func Sketch(p Picked, c *config.Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := sketch{stores: map[string]map[string]any{}, templates: templatesOf(p.Class.Parameters["objects"])}
+	s := sketch{secrets: map[string]map[string]*asked{}, templates: templatesOf(p.Class.Parameters["objects"])}
 	for i := range request.Objects {
 		s.object(&request.Objects[i], c)
 	}
-	if s.err != nil {
-		return nil, s.err
+	stores, err := s.fill()
+	if err != nil {
+		return nil, err
 	}
-	s.fill()
-	return s.write()
+	return write(stores)
 }
 
-// sketch gathers made-up secrets, by store and path.
+// sketch gathers what a class asks of secrets, by store and path.
 type sketch struct {
-	stores    map[string]map[string]any
+	secrets   map[string]map[string]*asked
 	templates map[int]string
-	err       error
 }
 
-func (s *sketch) write() ([]byte, error) {
-	var content any = map[string]any{storesKey: s.stores}
-	if len(s.stores) == 1 {
-		for _, secrets := range s.stores {
+// asked is what a class asks of one secret.
+type asked struct {
+	want     form.Want
+	isText   bool          // the answer is one text
+	encoding form.Encoding // of every value
+	pems     []string      // keys that hold a certificate and its private key
+	pair     bool          // the answer is a certificate and its private key
+	rsa      bool          // the private key has to be RSA's
+}
+
+func write(stores map[string]map[string]any) ([]byte, error) {
+	var content any = map[string]any{storesKey: stores}
+	if len(stores) == 1 {
+		for _, secrets := range stores {
 			content = secrets
 		}
 	}
@@ -70,88 +84,148 @@ func (s *sketch) write() ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// object adds what an object of the class reads.
+// object adds what an object of the class asks.
 func (s *sketch) object(o *class.Object, c *config.Config) {
+	of := s.secret(o.Secret)
 	if o.Template == nil && o.Certificate == "" && o.Key == "" && isText(o.Secret, c) {
-		s.text(o.Secret)
+		of.isText = true
 		return
 	}
-	data := s.secret(o.Secret)
 	switch {
 	case o.Certificate != "":
-		s.certificate(data, o.Key)
+		of.certificate(o)
 	case o.Key != "":
-		put(data, o.Key, encoded(o.Encoding, madeUpText+o.Key))
+		part(of.want.Key(o.Key), o)
+	case o.Encoding != "": // of a folder
+		of.encoding = o.Encoding
 	}
 	if o.PasswordKey != "" {
-		of := o.Secret
+		with := o.Secret
 		if o.HasPasswordElsewhere() {
-			of = o.PasswordOf
+			with = o.PasswordOf
 		}
-		put(s.secret(of), o.PasswordKey, madeUpText+o.PasswordKey)
+		s.secret(with).want.Key(o.PasswordKey)
 	}
-	for _, want := range form.Wants(s.templates[o.Index]) {
-		of := data
-		if want.Path != "" {
-			path, err := settingsOf(o.Secret.Store, c).Settings.Path(want.Path)
+	form.AskOf(&of.want, s.templates[o.Index], func(text string) *form.Want {
+		path, err := settingsOf(o.Secret.Store, c).Settings.Path(text)
+		if err != nil {
+			return &form.Want{} // which the class would have refused
+		}
+		return &s.secret(o.Beside(path)).want
+	})
+}
+
+// certificate adds what an object with certificates asks.
+func (a *asked) certificate(o *class.Object) {
+	a.rsa = a.rsa || o.KeyFormat == certificate.PKCS1
+	if o.Key == "" {
+		a.pair = true
+	} else {
+		a.pems = append(a.pems, o.Key)
+		a.want.Key(o.Key)
+	}
+}
+
+// part adds what an object with a key asks of the value there.
+func part(want *form.Want, o *class.Object) {
+	switch {
+	case o.Encoding == form.Base64:
+		want.Within(form.WantBase64)
+	case o.Encoding == form.Hex:
+		want.Within(form.WantHex)
+	case o.Format == form.Dotenv || o.Format == form.Properties:
+		want.Become(form.WantMap)
+	}
+}
+
+// secret is what is asked of a secret so far.
+func (s *sketch) secret(of class.Secret) *asked {
+	if s.secrets[of.Store] == nil {
+		s.secrets[of.Store] = map[string]*asked{}
+	}
+	secrets, path := s.secrets[of.Store], of.Path.String()
+	if secrets[path] == nil {
+		secrets[path] = &asked{want: form.Want{Kind: form.WantMap}}
+	}
+	return secrets[path]
+}
+
+// fill makes up what is asked, by store and path.
+func (s *sketch) fill() (map[string]map[string]any, error) {
+	stores := map[string]map[string]any{}
+	for name, secrets := range s.secrets {
+		stores[name] = map[string]any{}
+		for path, a := range secrets {
+			made, err := a.made(path)
 			if err != nil {
-				continue // which the class would have refused
+				return nil, err
 			}
-			of = s.secret(o.Beside(path))
-		}
-		dig(of, want)
-	}
-}
-
-// text adds an answer that is one text.
-func (s *sketch) text(of class.Secret) {
-	s.secret(of)
-	s.stores[of.Store][of.Path.String()] = textOf(of.Path.String())
-}
-
-// secret are the keys of a secret, made at its first use.
-func (s *sketch) secret(of class.Secret) map[string]any {
-	if s.stores[of.Store] == nil {
-		s.stores[of.Store] = map[string]any{}
-	}
-	secrets, path := s.stores[of.Store], of.Path.String()
-	data, ok := secrets[path].(map[string]any)
-	if !ok {
-		data = map[string]any{}
-		secrets[path] = data
-	}
-	return data
-}
-
-// fill gives a secret without named keys one.
-func (s *sketch) fill() {
-	for _, secrets := range s.stores {
-		for _, data := range secrets {
-			if keys, isMap := data.(map[string]any); isMap && len(keys) == 0 {
-				keys["some-key"] = madeUpText + "some-key"
-			}
+			stores[name][path] = made
 		}
 	}
+	return stores, nil
 }
 
-// certificate adds a certificate and its key: under a key, or as pki engines answer.
-func (s *sketch) certificate(data map[string]any, key string) {
-	chain, private, err := selfSigned()
+// made is a secret as it is asked for.
+func (a *asked) made(path string) (any, error) {
+	if a.isText && len(a.want.Keys) == 0 {
+		return textOf(path), nil
+	}
+	if a.pair || len(a.pems) > 0 {
+		return a.withCertificate()
+	}
+	return a.values(), nil
+}
+
+// values are the values under the keys of a secret.
+func (a *asked) values() map[string]any {
+	values := mapOf(&a.want)
+	for key, value := range values {
+		if text, is := value.(string); is && strings.HasPrefix(text, madeUpText) {
+			values[key] = encoded(a.encoding, text)
+		}
+	}
+	return values
+}
+
+// withCertificate has a certificate and its private key: under keys that hold both, and as a
+// pki engine answers, or as a Secret of Kubernetes has them where the class names such keys.
+func (a *asked) withCertificate() (any, error) {
+	chain, private, err := selfSigned(a.rsa)
 	if err != nil {
-		s.err = err
-		return
+		return nil, err
 	}
-	if key != "" {
-		put(data, key, chain+private)
-		return
+	values := map[string]any{}
+	if len(a.want.Keys) > 0 {
+		values = a.values()
 	}
-	data["certificate"], data["private_key"] = chain, private
+	for _, key := range a.pems {
+		values[key] = chain + private
+	}
+	if !a.pair {
+		return values, nil
+	}
+	for name, pem := range map[string]string{"certificate": chain, "tls.crt": chain, "issuing_ca": chain, "ca_chain": chain, "ca.crt": chain, "private_key": private, "tls.key": private} {
+		switch of := a.want.Keys[name]; {
+		case of == nil:
+		case of.Kind == form.WantList:
+			values[name] = []any{pem}
+		default:
+			values[name] = pem
+		}
+	}
+	if values["tls.crt"] == nil && values["tls.key"] == nil {
+		values["certificate"], values["private_key"] = chain, private
+	} else {
+		values["tls.crt"], values["tls.key"] = chain, private
+	}
+	return values, nil
 }
 
 // selfSigned makes a certificate of its own, in PEM, since made-up text is none.
-func selfSigned() (chain, private string, err error) {
+func selfSigned(isRSA bool) (chain, private string, err error) {
 	const life = 365 * 24 * time.Hour
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey(isRSA)
 	if err != nil {
 		return "", "", fmt.Errorf("make a key: %w", err)
 	}
@@ -171,31 +245,86 @@ func selfSigned() (chain, private string, err error) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})), nil
 }
 
-// put sets a key unless it is there. Dots in it are part of the name.
-func put(data map[string]any, key string, value any) {
-	if _, there := data[key]; !there {
-		data[key] = value
+func newKey(isRSA bool) (crypto.Signer, error) {
+	const bits = 2048
+	if isRSA {
+		return rsa.GenerateKey(rand.Reader, bits)
 	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
-// dig sets a value further in.
-func dig(data map[string]any, want form.Want) {
-	for i, key := range want.Keys {
-		if i == len(want.Keys)-1 {
-			value := any(madeUpText + key)
-			if want.List {
-				value = []any{value}
-			}
-			put(data, key, value)
-			return
-		}
-		inner, isMap := data[key].(map[string]any)
-		if !isMap {
-			inner = map[string]any{}
-			data[key] = inner
-		}
-		data = inner
+// someKey is the key in a map that is asked for none. Environment variables can be called so.
+const someKey = "some_key"
+
+// mapOf is a map with the keys that are asked for, or with some key.
+func mapOf(want *form.Want) map[string]any {
+	values := make(map[string]any, len(want.Keys))
+	for key, of := range want.Keys {
+		values[key] = valueOf(key, of)
 	}
+	if len(values) == 0 {
+		values[someKey] = valueOf(someKey, cmp.Or(want.Each, &form.Want{}))
+	}
+	return values
+}
+
+// valueOf is a value as it is asked for, with the name of its key in it.
+func valueOf(name string, want *form.Want) any {
+	switch want.Kind {
+	case form.WantNumber:
+		return 1
+	case form.WantBool:
+		return true
+	case form.WantMap:
+		return mapOf(want)
+	case form.WantList:
+		return listOf(name, want)
+	case form.WantBase64:
+		return encoded(form.Base64, textIn(name, want))
+	case form.WantHex:
+		return encoded(form.Hex, textIn(name, want))
+	case form.WantJSON:
+		return jsonOf(valueOf(name, want.Inside))
+	case form.WantParts:
+		return joined(listOf(name, want.Inside), want.Separator)
+	case form.WantText:
+	}
+	text := madeUpText + name
+	return text + strings.Repeat("-", max(0, want.Least-len(text)))
+}
+
+func listOf(name string, want *form.Want) []any {
+	list := make([]any, max(1, want.Least))
+	for i := range list {
+		list[i] = valueOf(name, cmp.Or(want.Each, &form.Want{}))
+	}
+	return list
+}
+
+// textIn is the text within an encoded one.
+func textIn(name string, want *form.Want) string {
+	if text, is := valueOf(name, want.Inside).(string); is {
+		return text
+	}
+	return jsonOf(valueOf(name, want.Inside))
+}
+
+// joined are values as one text, to be split again.
+func joined(values []any, separator string) string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		text, is := value.(string)
+		if !is {
+			text = jsonOf(value)
+		}
+		texts[i] = text
+	}
+	return strings.Join(texts, separator)
+}
+
+func jsonOf(value any) string {
+	text, _ := json.Marshal(value) // maps, lists, texts, numbers and booleans alone
+	return string(text)
 }
 
 func encoded(encoding form.Encoding, text string) string {

@@ -98,11 +98,9 @@ func (t Try) Mount(ctx context.Context) (*Outcome, error) {
 // tokens are those that the driver would send, for the stores that the class reads from.
 func (t Try) tokens(ctx context.Context) (map[string]string, error) {
 	tokens := map[string]string{}
-	wanted := t.Class.check(Stores(t.Config)).Secrets // of a class with mistakes, no token is looked at
-	for _, s := range t.Config.Stores {
+	for _, s := range t.Config.Stores { // of a class with mistakes, no token is looked at
 		audience := s.Settings.Audience()
-		reads := slices.ContainsFunc(wanted, func(w class.Secret) bool { return w.Store == s.Name })
-		if _, have := tokens[audience]; have || !reads {
+		if _, have := tokens[audience]; have || !t.Class.Reads(t.Config, s.Name) {
 			continue
 		}
 		token, err := t.Issuer.Token(ctx, audience)
@@ -112,6 +110,11 @@ func (t Try) tokens(ctx context.Context) (map[string]string, error) {
 		tokens[audience] = token
 	}
 	return tokens, nil
+}
+
+// Reads tells whether the class reads from a store of keymount.yaml.
+func (c Class) Reads(of *config.Config, name string) bool {
+	return slices.ContainsFunc(c.check(Stores(of)).Secrets, func(s class.Secret) bool { return s.Store == name })
 }
 
 // parse reads the class as a node would.

@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"bytes"
 	"errors"
 	"regexp"
 	"strconv"
@@ -36,16 +37,20 @@ func SyntaxLine(err error) (line int, said error) {
 	return line, errors.New(said.Error()[len(found[0]):])
 }
 
-// SyntaxAt is the place of yaml.v3's failure, such as "line 3", without its words, which may
-// quote a value; empty where yaml.v3 gives no place.
-func SyntaxAt(err error) string { return regexp.MustCompile(`line \d+`).FindString(err.Error()) }
+// ErrAlias is what to tell where a text with secrets has an alias.
+var ErrAlias = errors.New("aliases (*) are refused; write the value out, or quote a text that starts with *")
 
-// UnknownAnchor is the name in an alias to an anchor that the text lacks, and false for
-// another failure of yaml.v3.
-func UnknownAnchor(err error) (name string, ok bool) {
-	match := regexp.MustCompile(`unknown anchor '(.*)' referenced`).FindStringSubmatch(err.Error())
-	if match == nil {
-		return "", false
+// SyntaxUnquoted is the line of yaml.v3's failure to read a text with secrets, 0 where it
+// gives none, and words of ours: its own may quote a value.
+func SyntaxUnquoted(data []byte, err error) (line int, said error) {
+	if anchor := regexp.MustCompile(`(?s)unknown anchor '(.*)' referenced`).FindStringSubmatch(err.Error()); anchor != nil {
+		before, _, _ := bytes.Cut(data, []byte("*"+anchor[1]))
+		return 1 + bytes.Count(before, []byte("\n")), ErrAlias
 	}
-	return match[1], true
+	at := regexp.MustCompile(`line (\d+)`).FindStringSubmatch(err.Error())
+	if at == nil {
+		return 0, errors.New("is not YAML; look for control characters and bytes that are not UTF-8")
+	}
+	line, _ = strconv.Atoi(at[1])
+	return line, errors.New("is not YAML; look at the indentation, and quote texts with special characters")
 }

@@ -95,20 +95,18 @@ func decode(data []byte) (*yaml.Node, map[*yaml.Node]bool, error) {
 
 // syntaxMistake keeps only the place of err: the text of yaml.v3 may quote a value.
 func syntaxMistake(data []byte, err error) error {
-	if anchor, ok := strict.UnknownAnchor(err); ok {
-		before, _, _ := bytes.Cut(data, []byte("*"+anchor))
-		return fmt.Errorf("line %d: %s", 1+bytes.Count(before, []byte("\n")), aliasRefused)
+	line, err := strict.SyntaxUnquoted(data, err)
+	switch {
+	case line == 0:
+		return err
+	case errors.Is(err, strict.ErrAlias):
+		return fmt.Errorf("line %d: %w", line, err)
 	}
-	line := strict.SyntaxAt(err)
-	if line == "" {
-		return errors.New("is not YAML; look for control characters and bytes that are not UTF-8")
-	}
-	return fmt.Errorf("near %s: is not YAML; look at the indentation, and quote texts with special characters", line)
+	return fmt.Errorf("near line %d: %w", line, err)
 }
 
 const (
 	anchorRefused = "anchors (&) are refused; write the value out, or quote a text that starts with &"
-	aliasRefused  = "aliases (*) are refused; write the value out, or quote a text that starts with *"
 	halfRefused   = `holds half of a character, such as \ud83d without \ude00; write both halves, or the character itself`
 	tagRefused    = "unknown tag; quote a text that starts with an exclamation mark"
 )
@@ -206,7 +204,7 @@ func (p *parser) entries(node *yaml.Node, f func(name string, key, value *yaml.N
 func (p *parser) allowed(n *yaml.Node) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
-		p.mistake(n, aliasRefused)
+		p.mistake(n, "%s", strict.ErrAlias)
 	case n.Anchor != "":
 		p.mistake(n, anchorRefused)
 	case p.halves[n]:

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/keymount/keymount/internal/secret"
 )
@@ -21,3 +22,13 @@ func OpenMadeUp(s Settings, env Env, secrets map[string]secret.Tree) (Layers, er
 	}
 	return Layers{}, errors.New("no secrets can stand in for a store of this kind; leave its secrets out")
 }
+
+// Unfit is a secret that cannot stand in at its path. The cause holds no value.
+type Unfit struct {
+	Path  string // as it was given
+	Cause error
+}
+
+func (u *Unfit) Error() string { return fmt.Sprintf("%q: %s", u.Path, u.Cause) }
+
+func (u *Unfit) Unwrap() error { return u.Cause }

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -26,7 +25,7 @@ func (s *Settings) OpenMadeUp(env kind.Env, secrets map[string]secret.Tree) (kin
 	server.guess(slices.Collect(maps.Keys(secrets)))
 	for _, text := range slices.Sorted(maps.Keys(secrets)) {
 		if err := server.add(text, secrets[text]); err != nil {
-			return kind.Layers{}, err
+			return kind.Layers{}, &kind.Unfit{Path: text, Cause: err}
 		}
 	}
 	const nowhere = "https://made-up.invalid"
@@ -79,16 +78,16 @@ func isOther(rest string) bool {
 func (s *standIn) add(text string, value secret.Tree) error {
 	path, err := store.ParsePath(text)
 	if err != nil {
-		return fmt.Errorf("%q: %w", text, err)
+		return err
 	}
 	at := s.place(path).key()
 	if other, twice := s.secrets[at]; twice {
 		if value, err = both(other, value); err != nil {
-			return fmt.Errorf("%q: %w", text, err)
+			return err
 		}
 	}
 	if text, isText := value.Reveal().(string); isText && typeOf(text) == "" {
-		return fmt.Errorf("%q: Vault answers there with PEM or with a public key of SSH; begin the text with -----BEGIN or ssh-", text)
+		return errors.New("Vault answers there with PEM or with a public key of SSH; begin the text with -----BEGIN or ssh-")
 	}
 	s.secrets[at] = value
 	return nil
