@@ -85,7 +85,7 @@ was converted, and 1 when something has no counterpart; what has one is printed 
 	flags.StringVar(&options.Store, "store", "default", "the name of the store in keymount.yaml; further ones are called NAME-2 and so on")
 	flags.StringVarP(&options.Namespace, "namespace", "n", "default", "the namespace of objects that name none")
 	flags.StringVar(&to, "to", "", "the folder to write the files to, in place of standard output")
-	flags.BoolVar(&force, "force", false, "overwrite files in the folder")
+	flags.BoolVar(&force, "force", false, "overwrite files in the folder, and remove those of an earlier run that are not written")
 	flags.BoolVarP(&deep, "recursive", "R", false, "read folders with all below them")
 	command.ValidArgsFunction = byFiles("yaml", "yml", "json")
 	completeBy(command, "to", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs))
@@ -168,6 +168,9 @@ func writeConverted(r *convert.Result, report []byte, to string, force bool) (na
 			return nil, fmt.Errorf("%s is there already; name another folder, or overwrite it with --force", filepath.Join(to, name))
 		}
 	}
+	if err := removeStale(to, texts, force); err != nil {
+		return nil, err
+	}
 	for _, name := range sortedKeys(texts) {
 		file := filepath.Join(to, name)
 		if err := os.WriteFile(file, texts[name], 0o644); err != nil { //nolint:gosec // manifests are no secret
@@ -176,4 +179,22 @@ func writeConverted(r *convert.Result, report []byte, to string, force bool) (na
 		names = append(names, file)
 	}
 	return names, nil
+}
+
+// removeStale removes the files of an earlier run that this one does not write, or says that
+// they are there: beside new classes they would be taken for theirs.
+func removeStale(to string, texts map[string][]byte, force bool) error {
+	for _, name := range []string{convertedClasses, convertedRules, convertedPods} {
+		file := filepath.Join(to, name)
+		if _, err := os.Lstat(file); texts[name] != nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if !force {
+			return fmt.Errorf("%s of an earlier run is there; name another folder, or remove it with --force", file)
+		}
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("remove a file of an earlier run: %w", err)
+		}
+	}
+	return nil
 }

@@ -136,6 +136,7 @@ func (c *conversion) finish() {
 	c.namePlaces()
 	for _, cl := range c.classes {
 		if c.allow(cl); len(cl.entries) == 0 {
+			cl.lost(nil, "", "there is nothing of it that a class could have", "")
 			continue
 		}
 		cl.unsync()

@@ -356,6 +356,8 @@ func (x *external) lookup(t *translation, main remote, name string) (value, erro
 	v := ofProperty(of, property)
 	if r.encoded {
 		v = value{text: "b64dec " + v.operand(), loose: true}
+	} else {
+		v.typed = property != ""
 	}
 	return v, nil
 }

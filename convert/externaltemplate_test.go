@@ -20,6 +20,10 @@ func externalTemplates() []string {
 		`{{ $j := fromJson .json }}{{ range $j.a }}{{ . | toJson }},{{ end }}{{ (index $j.a 1).b }}{{ $.user }}`,
 		`{{ range $i, $p := splitList "," .list }}{{ $i }}{{ $p }}{{ with $.host }}{{ . }}{{ end }}{{ end }}{{ join ";" (splitList "," .list) }}`,
 		`{{- with .lines }}{{ . | indent 2 }}{{ . | nindent 1 }}{{ end -}} {{ index . "user" }} {{ get . "host" | lower }} {{ printf "%s/%s" .user .host }}`,
+		`{{ if .off }}on{{ else }}off{{ end }}{{ if eq .off "false" }}false{{ end }}{{ .zero | default "usual" }}{{ if .zero }}zero{{ end }}{{ empty .zero }}{{ not .off }}`,
+		`{{ and .off .zero }}{{ or .off .user }}{{ coalesce .zero "c" }}{{ if eq .port "5432" }}pg{{ end }}{{ len .port }}{{ .port | toJson }}{{ .port | quote }}{{ printf "%q" .port }}`,
+		`{{ with .off }}{{ . }}{{ end }}{{ $o := .off }}{{ if $o }}on{{ end }}{{ if not $o }}off{{ end }}{{ if $p := .zero }}{{ $p }}{{ end }}{{ ne .zero "0" }}{{ lt .port "6" }}`,
+		`{{ .port | b64enc }}{{ .port | upper }}{{ .off | trim }}{{ .zero | replace "0" "1" }}{{ .map }}{{ .map | toJson }}{{ (fromJson .map).a }}{{ if .map }}m{{ end }}{{ .port | indent 2 }}`,
 		`{{ coalesce .empty .user }}{{ empty .empty }}{{ len .user }}{{ first (splitList "," .list) }}{{ last (splitList "," .list) }}{{ required "no" .user }}`,
 	}
 }
@@ -28,6 +32,7 @@ func externalTemplates() []string {
 func externalNames() map[string][2]string {
 	return map[string][2]string{
 		"user": {"shop/db", "user"}, "key": {"shop/db", "key"}, "dashed": {"shop/db", "a-b"}, "list": {"shop/db", "list"}, "json": {"shop/db", "json"},
+		"off": {"shop/kinds", "off"}, "zero": {"shop/kinds", "zero"}, "port": {"shop/kinds", "port"}, "map": {"shop/kinds", "map"},
 		"host": {"shop/host", "name"}, "lines": {"shop/host", "lines"}, "empty": {"shop/host", "empty"},
 	}
 }
@@ -134,7 +139,7 @@ func asTheOperator(text string) (string, error) {
 	}
 	data := map[string]string{}
 	for name, of := range externalNames() {
-		data[name] = fmt.Sprint(shopSecrets()["secret/"+of[0]][of[1]])
+		data[name] = asText(shopSecrets()["secret/"+of[0]][of[1]])
 	}
 	parsed, err := template.New("external").Option("missingkey=error").Funcs(functions).Parse(text)
 	if err != nil {
@@ -145,6 +150,18 @@ func asTheOperator(text string) (string, error) {
 		return "", fmt.Errorf("execute: %w", err)
 	}
 	return out.String(), nil
+}
+
+// asText is a value as the operator has it: what is no text is JSON.
+func asText(v any) string {
+	if text, ok := v.(string); ok {
+		return text
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 func indented(n int, s string) (string, error) {

@@ -1,14 +1,20 @@
 package convert_test
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/auth"
 	"github.com/keymount/keymount/class"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/convert"
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/manifest"
 	"github.com/keymount/keymount/provider/providertest"
 	"github.com/keymount/keymount/store/all"
@@ -21,6 +27,11 @@ func FuzzConvert(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	more, err := filepath.Glob("testdata/fields/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	inputs = append(inputs, more...)
 	for _, input := range inputs {
 		text, err := os.ReadFile(input)
 		if err != nil {
@@ -29,7 +40,9 @@ func FuzzConvert(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := convert.Convert([]*manifest.File{manifest.Parse("input.yaml", text)}, convert.Options{})
+		input := manifest.Parse("input.yaml", text)
+		r := convert.Convert([]*manifest.File{input}, convert.Options{})
+		tells(t, r, input)
 		written, err := convert.YAML(r.Documents()...)
 		if err != nil {
 			t.Fatal(err)
@@ -61,6 +74,47 @@ func FuzzConvert(f *testing.F) {
 			parses(t, document, known)
 		}
 	})
+}
+
+// tells holds the result against the objects of the input: each that is of another tool is in
+// the classes, the pods or the report.
+func tells(t *testing.T, r *convert.Result, input *manifest.File) {
+	t.Helper()
+	for _, o := range input.Objects {
+		if !isConverted(o) {
+			continue
+		}
+		name := cmp.Or(o.Name, strings.TrimSuffix(manifest.Text(manifest.Field(o.Node, "metadata", "generateName")), "-"), "unnamed")
+		isThere := slices.ContainsFunc(slices.Concat(r.Classes, r.Pods), func(n *yaml.Node) bool {
+			written := cmp.Or(text(n, "metadata", "name"), text(n, "metadata", "generateName"), "unnamed")
+			return written == name || strings.HasPrefix(written, name+"-")
+		}) || slices.ContainsFunc(r.Notes, func(n convert.Note) bool { return n.Object == titled(o) })
+		if !isThere {
+			t.Fatalf("nothing became of %s, and nothing is said of it", titled(o))
+		}
+	}
+}
+
+// isConverted tells the objects that convert says something of.
+func isConverted(o manifest.Object) bool {
+	if _, isClass := o.Class(); isClass {
+		return true
+	}
+	if pod, isPod := o.Pod(); isPod {
+		return pod.Annotation("vault.hashicorp.com/agent-inject") == "true" || pod.Annotation("openbao.openbao.org/agent-inject") == "true"
+	}
+	group, _, _ := strings.Cut(o.APIVersion, "/")
+	isOfOperators := group == "external-secrets.io" || strings.HasSuffix(group, ".external-secrets.io") || group == "secrets.hashicorp.com"
+	return isOfOperators && !slices.Contains([]string{"SecretStore", "ClusterSecretStore", "VaultAuth", "VaultAuthGlobal", "VaultConnection", "SecretTransformation"}, o.Kind)
+}
+
+// titled names an object as notes do.
+func titled(o manifest.Object) string {
+	name := cmp.Or(o.Name, "(without a name)")
+	if o.Namespace != "" {
+		name = o.Namespace + "/" + name
+	}
+	return spelling.Visible(spelling.CutName(o.Kind + " " + name))
 }
 
 func parses(t *testing.T, document []byte, known map[string]class.Store) {

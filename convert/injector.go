@@ -245,6 +245,10 @@ func (i injection) usualEntry(e entry, s injected, p *place) entry {
 	if !p.isBelow(e.path, kv2) {
 		text := &yaml.Node{Kind: yaml.ScalarNode, Value: fmt.Sprintf(usual, s.path), Line: s.at.Line, Column: s.at.Column}
 		if made, ok := i.templated(e, text, s.path, p); ok {
+			if !p.isBelow(e.path, kv1) {
+				i.look(s.at, s.at.Value, fmt.Sprintf("the input does not tell the engine of %q, which is taken for none with versions", e.path),
+					"of a KV v2 secret the old file had data and metadata, as Go prints maps: add a template, or name a key")
+			}
 			return made
 		}
 	}

@@ -65,6 +65,9 @@ type value struct {
 	main  bool   // the text continues keymount's dot, or $ where dot is something else
 	text  string
 	loose bool // needs parentheses
+	// typed tells a value that was a text in the old tool, and here may be a number, a bool, a
+	// list or a map as well.
+	typed bool
 }
 
 // scope has the variables.
@@ -150,7 +153,7 @@ func (t *translation) list(l *parse.ListNode, dot value, vars scope) {
 		case *parse.ActionNode:
 			t.print(n, dot, vars)
 		case *parse.IfNode:
-			t.action("if %s", t.held(n.Pipe, t.declared(n.Pipe, dot, vars)))
+			t.action("if %s", t.held(n.Pipe, t.asText(n.Pipe, t.declared(n.Pipe, dot, vars))))
 			t.branch(&n.BranchNode, dot, dot, vars, vars)
 		case *parse.WithNode:
 			t.with(n, dot, vars)
@@ -189,6 +192,7 @@ func (t *translation) declared(p *parse.PipeNode, dot value, vars scope) value {
 	if len(p.Decl) == 0 {
 		return v
 	}
+	v = t.asText(p, v)
 	text := t.held(p, v)
 	vars[p.Decl[0].Ident[0]] = v.at(p.Decl[0].Ident[0])
 	return value{text: p.Decl[0].Ident[0] + " := " + text}
@@ -208,7 +212,7 @@ func (t *translation) branch(b *parse.BranchNode, dot, otherwise value, inner, o
 // with leaves out the one around a whole template that is about the object's own secret:
 // there keymount's dot is that secret already.
 func (t *translation) with(n *parse.WithNode, dot value, vars scope) {
-	v := t.pipe(n.Pipe, dot, vars)
+	v := t.asText(n.Pipe, t.pipe(n.Pipe, dot, vars))
 	if t.top && v.shape == anAnswer && v.main && n.ElseList == nil && len(n.Pipe.Decl) == 0 {
 		t.list(n.List, v, maps.Clone(vars))
 		return
@@ -224,17 +228,19 @@ func (t *translation) with(n *parse.WithNode, dot value, vars scope) {
 }
 
 func (t *translation) each(n *parse.RangeNode, dot value, vars scope) {
-	text, inner := t.expression(n.Pipe, t.pipe(n.Pipe, dot, vars)), maps.Clone(vars)
+	over := t.pipe(n.Pipe, dot, vars)
+	isTyped := over.shape == theNames
+	text, inner := t.expression(n.Pipe, over), maps.Clone(vars)
 	var names []string
-	for _, d := range n.Pipe.Decl {
+	for i, d := range n.Pipe.Decl {
 		names = append(names, d.Ident[0])
-		inner[d.Ident[0]] = value{text: d.Ident[0]}
+		inner[d.Ident[0]] = value{text: d.Ident[0], typed: isTyped && i == len(n.Pipe.Decl)-1}
 	}
 	if len(names) > 0 {
 		text = strings.Join(names, ", ") + " := " + text
 	}
 	t.action("range %s", text)
-	t.inside(&n.BranchNode, value{text: "."}, dot, inner, vars)
+	t.inside(&n.BranchNode, value{text: ".", typed: isTyped}, dot, inner, vars)
 }
 
 // inside writes a body in which keymount's dot is another one.
@@ -483,14 +489,45 @@ func (t *translation) call(name *parse.IdentifierNode, args []parse.Node, piped 
 	if name.Ident == "indent" && t.words["secret"] != "" {
 		t.remarks = append(t.remarks, failure{t.line(name), "indent puts spaces on empty lines, too, also on the one behind a line end", "trim the value where that matters"})
 	}
-	text := ours
+	text, isAsked := ours, asksKind(name.Ident, args)
 	for _, arg := range args {
-		text += " " + t.argument(arg, t.operand(arg, dot, vars))
+		of := t.operand(arg, dot, vars)
+		if isAsked {
+			of = t.asText(arg, of)
+		}
+		text += " " + t.argument(arg, of)
 	}
 	if piped != nil {
+		if isAsked {
+			*piped = t.asText(name, *piped)
+		}
 		text = t.expression(name, *piped) + " | " + text
 	}
 	return value{text: text, loose: true}
+}
+
+// asText is a value as the text that it was in the old tool, whose false is a text, and true.
+func (t *translation) asText(n parse.Node, v value) value {
+	if v.shape == theNames {
+		t.remarks = append(t.remarks, failure{t.line(n), "all values were texts; together they have their own kinds: numbers, bools, lists and maps", "see that the application takes them"})
+	}
+	if !v.typed || v.shape != plain {
+		return v
+	}
+	return value{text: "print " + t.argument(n, v), loose: true}
+}
+
+// asksKind tells the functions to which a number, a bool, a list or a map is something else
+// than its text.
+func asksKind(name string, args []parse.Node) bool {
+	if name == "printf" && len(args) > 0 {
+		format, ok := args[0].(*parse.StringNode)
+		return !ok || strings.Count(format.Text, "%") != strings.Count(format.Text, "%s")+strings.Count(format.Text, "%v")
+	}
+	return slices.Contains([]string{
+		"and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "default", "coalesce", "empty", "required", "slice", "fromJson", "mustFromJson",
+		"toJson", "mustToJson", "toRawJson", "mustToRawJson", "toYaml", "first", "last", "join",
+	}, name)
 }
 
 // ownCall translates a function that is about the tool's data; false for any other.

@@ -22,9 +22,10 @@ import (
 // shopSecrets are those that templates of these tests read: in KV v2, and in KV v1.
 func shopSecrets() map[string]map[string]any {
 	return map[string]map[string]any{
-		"secret/shop/db":   {"user": "shop", "key": "ZmFrZS0x", "a-b": " fake-2 ", "port": json.Number("5432"), "on": true, "list": "a,b,,c", "json": `{"a": [1, {"b": "x"}]}`},
-		"secret/shop/host": {"name": "db.shop.svc", "lines": "one\ntwo", "empty": "", "port": json.Number("80")},
-		"kv/shop/app":      {"token": "fake-3", "user": "app"},
+		"secret/shop/db":    {"user": "shop", "key": "ZmFrZS0x", "a-b": " fake-2 ", "port": json.Number("5432"), "on": true, "list": "a,b,,c", "json": `{"a": [1, {"b": "x"}]}`},
+		"secret/shop/host":  {"name": "db.shop.svc", "lines": "one\ntwo", "empty": "", "port": json.Number("80")},
+		"secret/shop/kinds": {"off": false, "zero": json.Number("0"), "port": json.Number("5432"), "map": map[string]any{"a": json.Number("1")}},
+		"kv/shop/app":       {"token": "fake-3", "user": "app"},
 	}
 }
 
