@@ -53,7 +53,7 @@ func allowedImports() map[string][]string {
 		"form":               {"store", "internal/secret", "internal/spelling", "internal/surrogate", "internal/turns"},
 		"class":              {"access", "auth", "store", "store/kind", "certificate", "form", "internal/lru", "internal/spelling", "internal/strict", "internal/surrogate"},
 		"manifest":           {"internal/strict", "internal/surrogate"},
-		"lint":               {"access", "audit", "class", "config", "manifest", "store", "store/kind", "internal/spelling"},
+		"lint":               {"access", "audit", "class", "config", "manifest", "store", "store/kind", "internal/contain", "internal/spelling"},
 		"convert":            {"access", "class", "manifest", "store", "store/kind", "store/vault", "internal/spelling"},
 		"record":             {"auth", "access", "class", "store"},
 		"audit":              {"record", "auth", "access", "class", "login", "store", "store/kind", "internal/contain", "internal/lru", "internal/regular", "internal/secret", "internal/spelling"},

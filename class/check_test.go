@@ -122,6 +122,8 @@ func FuzzCheckAgrees(f *testing.F) {
 		f.Add(seed, "roleName", "x")
 		f.Add(seed, "strict", "true")
 	}
+	f.Add("- {path: a, key: b, file: c}\n"+strings.Repeat("#", 1<<20), "role", "x")
+	f.Add("- {path: a, key: b, file: c}\n#"+strings.Repeat("<", 1<<18), "role", "x") // six bytes each as JSON
 	stores := map[string]class.Store{"default": {Traits: kind.Traits{Roles: access.Optional, Versions: true}}}
 	f.Fuzz(func(t *testing.T, objects, name, text string) {
 		for _, dialect := range []class.Dialect{class.DialectKeymount, class.DialectVault, class.DialectOpenBao} {

@@ -2,6 +2,7 @@ package class
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -212,8 +213,29 @@ func Check(dialect Dialect, namespace string, parameters map[string]string, stor
 		}
 	}
 	m := mistakes{most: math.MaxInt}
+	if sizeOf(own) > maxAttributes {
+		m.add(ofClass(), BadForm, "%s", tooLarge())
+		return Checked{Mistakes: m.all}
+	}
 	parsed := source{dialect: dialect, namespace: namespace, parameters: own}.parse(stores, &m)
 	return Checked{parsed.objects, parsed.secrets, m.paths, m.all, m.warnings}
+}
+
+// sizeOf is the size of parameters as a mount gets them, or less where that is far below the
+// bound. The kubelet and the driver add about 4 KiB.
+func sizeOf(parameters map[string]string) (size int) {
+	const longest = 6 // bytes that JSON may make of one
+	for name, text := range parameters {
+		size += len(name) + len(text)
+	}
+	if size <= maxAttributes/longest {
+		return size
+	}
+	text, err := json.Marshal(parameters)
+	if err != nil {
+		return size
+	}
+	return len(text)
 }
 
 // Shorten cuts a text too long for the name of a Kubernetes object, and writes out the

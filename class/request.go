@@ -125,7 +125,7 @@ func (c Call) parse(read func(Request, source, *mistakes) (meaning, error)) (Req
 // readAttributes bounds the text before the parsers get it.
 func readAttributes(attributes string) (map[string]string, error) {
 	if len(attributes) > maxAttributes {
-		return nil, fmt.Errorf("%w: the attributes have %d bytes, more than the %d that a class may have; split the class", ErrRequest, len(attributes), maxAttributes)
+		return nil, fmt.Errorf("%w: %s", ErrRequest, tooLarge())
 	}
 	texts := make(map[string]string, 16) // about as many as the kubelet and a class have
 	if err := json.Unmarshal([]byte(attributes), &texts); err != nil {
@@ -133,6 +133,10 @@ func readAttributes(attributes string) (map[string]string, error) {
 		return nil, fmt.Errorf("%w: the attributes are not a JSON object of texts; is the caller the Secrets Store CSI driver?", ErrRequest)
 	}
 	return texts, nil
+}
+
+func tooLarge() string {
+	return fmt.Sprintf("the class has more than the %d bytes that one may have; split it", maxAttributes)
 }
 
 // parseAdded reads the attributes that the kubelet and the driver add to a class.

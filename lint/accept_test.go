@@ -9,6 +9,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/lint"
 	"github.com/keymount/keymount/manifest"
 )
@@ -169,13 +170,22 @@ func FuzzCheck(f *testing.F) {
 		}
 		f.Add(text)
 	}
+	for _, text := range []string{
+		strings.Replace(goodPod, "{driver: secrets-store.csi.k8s.io, readOnly: true,", "{<<: {driver: secrets-store.csi.k8s.io},", 1),
+		strings.Replace(goodPod, "{secretProviderClass: app}", "{<<: [{secretProviderClass: app}, {objects: x}]}", 1),
+		"x: &x {csi: {<<: *x}}\n" + strings.Replace(goodPod, "- {name: secrets, ", "- {<<: *x, name: secrets, ", 1),
+		strings.Replace(goodClass, "parameters:\n", "parameters:\n    <<: {role: a, \"\\e[31m\": 1}\n", 1),
+		strings.Replace(goodClass, "{secretName: db, type: Opaque,", "{<<: {secretName: db, tpye: Opaque},", 1),
+	} {
+		f.Add([]byte(text))
+	}
 	config := read(f, "testdata/rules/keymount.conf")[0]
 	f.Fuzz(func(t *testing.T, text []byte) {
 		file := manifest.Parse("fuzzed.yaml", text)
 		for _, config := range []*manifest.File{nil, config} {
 			r := lint.Check([]*manifest.File{file}, options("", config))
 			for _, found := range r.Findings {
-				if found.Text == "" || found.Line < 0 || found.Column < 0 {
+				if found.Text == "" || found.Line < 0 || found.Column < 0 || spelling.Plain(found.Text) != nil || found.Rule == lint.Bug {
 					t.Errorf("%+v", found)
 				}
 			}

@@ -112,12 +112,12 @@ func misspelled(node *yaml.Node, field string) bool { return slipOf(node, field)
 
 // slipOf is that name in a map that has no field of the right one; nil without one.
 func slipOf(node *yaml.Node, field string) *yaml.Node {
-	if node == nil || node.Kind != yaml.MappingNode || key(node, field) != nil {
+	if manifest.Key(node, field) != nil {
 		return nil
 	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if spelling.Clear(node.Content[i].Value, []string{field}) != "" {
-			return node.Content[i]
+	for _, e := range manifest.Entries(node) {
+		if spelling.Clear(e.Key.Value, []string{field}) != "" {
+			return e.Key
 		}
 	}
 	return nil
@@ -166,20 +166,7 @@ func placeOf(of manifest.Class, at class.Place, why class.Reason) manifest.Posit
 
 // parametersOf is the nearest node of a class to its parameters.
 func parametersOf(of manifest.Class) *yaml.Node {
-	return cmp.Or(key(manifest.Field(of.Node, "spec"), "parameters"), key(of.Node, "spec"), of.Node)
-}
-
-// key is the node of a field's name.
-func key(node *yaml.Node, name string) *yaml.Node {
-	if node == nil || node.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value == name {
-			return node.Content[i]
-		}
-	}
-	return nil
+	return cmp.Or(manifest.Key(manifest.Field(of.Node, "spec"), "parameters"), manifest.Key(of.Node, "spec"), of.Node)
 }
 
 // checkShape finds what the API server or the driver refuse, or drop without a word.
@@ -188,15 +175,17 @@ func (c *checker) checkShape(of manifest.Class) {
 	if version := strings.TrimPrefix(o.APIVersion, "secrets-store.csi.x-k8s.io/"); version != "v1" && version != "v1alpha1" {
 		c.node(o, manifest.Field(o.Node, "apiVersion"), "api-version", Error, "%s has no version %q; write %s", classKind, version, apiVersion)
 	}
+	c.checkMetadata(o, manifest.Field(o.Node, "metadata"))
 	c.checkName(o)
 	spec := manifest.Field(o.Node, "spec")
 	if spec == nil || spec.Kind != yaml.MappingNode {
-		c.node(o, cmp.Or(key(o.Node, "spec"), o.Node), "missing", Error, "spec: missing; write provider and parameters below it")
+		c.node(o, cmp.Or(manifest.Key(o.Node, "spec"), o.Node), "missing", Error, "spec: missing; write provider and parameters below it")
 		return
 	}
 	c.checkFields(o, spec, "spec", "provider", "parameters", "secretObjects")
+	c.checkTexts(o, spec, "spec", "provider")
 	if of.Provider == "" && !misspelled(spec, "provider") {
-		c.node(o, cmp.Or(key(spec, "provider"), key(o.Node, "spec")), "missing", Error, "spec.provider: missing; write provider: %s", class.DialectKeymount)
+		c.node(o, cmp.Or(manifest.Key(spec, "provider"), manifest.Key(o.Node, "spec")), "missing", Error, "spec.provider: missing; write provider: %s", class.DialectKeymount)
 	}
 	parameters := manifest.Field(spec, "parameters")
 	switch {
@@ -225,31 +214,71 @@ func (c *checker) checkParameter(of manifest.Class, name string) {
 	}
 }
 
-func isText(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str"
+// checkTexts finds fields of a map that are no texts, and have to be.
+func (c *checker) checkTexts(o manifest.Object, node *yaml.Node, place string, names ...string) {
+	for _, name := range names {
+		c.checkText(o, manifest.Field(node, name), place+"."+name)
+	}
 }
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
-
-func typeOf(n *yaml.Node) string {
-	switch n.ShortTag() {
-	case "!!bool":
-		return "true or false"
-	case "!!timestamp":
-		return "a date"
+// checkMapOfTexts is checkTexts for all fields of a map, such as labels.
+func (c *checker) checkMapOfTexts(o manifest.Object, node *yaml.Node, place string) {
+	for _, e := range manifest.Entries(node) {
+		c.checkText(o, e.Value, place+"."+e.Key.Value)
 	}
-	return "a number"
+}
+
+func (c *checker) checkText(o manifest.Object, n *yaml.Node, place string) {
+	switch {
+	case n == nil || isText(n) || isNull(n): // the last is as if it were not there
+	case n.Kind != yaml.ScalarNode:
+		c.node(o, n, "not-a-text", Error, "%s: a %s, and the API server takes a text alone", place, manifest.TypeOf(n))
+	default:
+		f := c.node(o, n, "not-a-text", Error, "%s: %s is %s to YAML, and the API server takes a text alone; write it in quotes: %q", place, n.Value, typeOf(n), n.Value)
+		f.Fix = quote(o.File, n)
+	}
+}
+
+// checkMetadata finds names, labels and annotations that are no texts.
+func (c *checker) checkMetadata(o manifest.Object, metadata *yaml.Node) {
+	c.checkTexts(o, metadata, "metadata", "name", "namespace")
+	for _, field := range []string{"labels", "annotations"} {
+		c.checkMapOfTexts(o, manifest.Field(metadata, field), "metadata."+field)
+	}
+}
+
+// checkTwice finds names that one map has twice: tools differ in which of the two they take,
+// or refuse the file.
+func (c *checker) checkTwice(o manifest.Object, node *yaml.Node) {
+	for name, line := range manifest.Twice(node) {
+		c.node(o, name, "key-twice", Error, "key %q is there twice, and kubectl takes the last one (line %d); remove one", name.Value, line)
+	}
+	for _, child := range node.Content {
+		c.checkTwice(o, child)
+	}
+}
+
+func isText(n *yaml.Node) bool { return manifest.TypeOf(n) == manifest.TypeText }
+
+func isNull(n *yaml.Node) bool { return manifest.TypeOf(n) == manifest.TypeNull }
+
+// typeOf is the type of a scalar, for messages.
+func typeOf(n *yaml.Node) string {
+	if manifest.TypeOf(n) == manifest.TypeBool {
+		return string(manifest.TypeBool)
+	}
+	return "a " + string(manifest.TypeOf(n))
 }
 
 // checkFields finds fields that the API server drops.
 func (c *checker) checkFields(o manifest.Object, node *yaml.Node, place string, known ...string) {
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		name := node.Content[i]
-		if slices.Contains(known, name.Value) || name.Value == "<<" {
+	for _, e := range manifest.Entries(node) {
+		name := e.Key
+		if slices.Contains(known, name.Value) {
 			continue
 		}
 		f := c.node(o, name, "unknown-field", Error, "%s: unknown field %q%s", place, spelling.Visible(name.Value), spelling.Hint(name.Value, known))
-		if meant := spelling.Clear(name.Value, known); meant != "" && key(node, meant) == nil {
+		if meant := spelling.Clear(name.Value, known); meant != "" && manifest.Key(node, meant) == nil {
 			f.Fix = replace(o.File, name, meant)
 		}
 	}
@@ -260,7 +289,7 @@ func (c *checker) checkName(o manifest.Object) {
 	name := manifest.Field(o.Node, "metadata", "name")
 	switch {
 	case o.Name == "" && manifest.Text(manifest.Field(o.Node, "metadata", "generateName")) == "":
-		c.node(o, cmp.Or(key(o.Node, "metadata"), o.Node), "name", Error, "metadata.name: missing; pods name the class by it")
+		c.node(o, cmp.Or(manifest.Key(o.Node, "metadata"), o.Node), "name", Error, "metadata.name: missing; pods name the class by it")
 	case o.Name != "" && !isName(o.Name):
 		c.node(o, name, "name", Error, "metadata.name: %q is no name; it has lower-case letters, digits, dashes and dots, 253 at most", spelling.Visible(spelling.CutName(o.Name)))
 	}

@@ -26,7 +26,7 @@ func (c *checker) readConfigs(files []*manifest.File) {
 	c.configs = map[*manifest.File]bool{}
 	var good []*config.Config
 	for _, f := range files {
-		if c.isConfig(f) && (c.o.Config == nil || f.Name != c.o.Config.Name) {
+		if c.isConfig(f) && (c.o.Config == nil || !f.Same(c.o.Config)) {
 			if read := c.readConfig(f); read != nil {
 				good = append(good, read)
 			}
@@ -57,23 +57,26 @@ func (c *checker) isConfig(f *manifest.File) bool {
 // program has.
 func (c *checker) hasStore(list *yaml.Node) bool {
 	return slices.ContainsFunc(items(list), func(store *yaml.Node) bool {
-		isKind := func(k kind.Kind) bool { return key(store, k.Name()) != nil }
-		return key(store, "access") != nil || slices.ContainsFunc(c.o.Kinds, isKind)
+		isKind := func(k kind.Kind) bool { return manifest.Key(store, k.Name()) != nil }
+		return manifest.Key(store, "access") != nil || slices.ContainsFunc(c.o.Kinds, isKind)
 	})
 }
 
-func (c *checker) readConfig(f *manifest.File) *config.Config {
+func (c *checker) readConfig(f *manifest.File) (read *config.Config) {
 	c.configs[f] = true
 	text := config.New(f.Name, f.Text)
-	read, err := text.Config(c.o.Kinds)
-	for _, m := range config.Mistakes(err) {
-		c.ofConfig(f, m, Error)
-	}
-	if err == nil && c.o.Warn != nil {
-		for _, m := range text.Placed(c.o.Warn(read)) {
-			c.ofConfig(f, m, Warning)
+	c.contained(f, nil, func() {
+		var err error
+		read, err = text.Config(c.o.Kinds)
+		for _, m := range config.Mistakes(err) {
+			c.ofConfig(f, m, Error)
 		}
-	}
+		if err == nil && c.o.Warn != nil {
+			for _, m := range text.Placed(c.o.Warn(read)) {
+				c.ofConfig(f, m, Warning)
+			}
+		}
+	})
 	return read
 }
 

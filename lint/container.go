@@ -2,7 +2,6 @@ package lint
 
 import (
 	"slices"
-	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -39,7 +38,7 @@ func (c *checker) checkMounts(p *pod, v volume, of class.Checked) {
 
 func (c *checker) checkSubPath(p *pod, v volume, container, mount *yaml.Node) {
 	for _, field := range []string{"subPath", "subPathExpr"} {
-		if name := key(mount, field); name != nil && manifest.Text(manifest.Field(mount, field)) != "" {
+		if name := manifest.Key(mount, field); name != nil && manifest.Text(manifest.Field(mount, field)) != "" {
 			c.node(p.Object, name, "sub-path", Warning, "container %q mounts a part of volume %q by %s, and never sees a rotated secret; mount the whole volume", nameOf(container), v.name, field)
 		}
 	}
@@ -89,19 +88,21 @@ func isWrong(of class.Checked, object int) bool {
 // mode, as far as the pod tells.
 func mayRead(p *pod, container *yaml.Node, mode int32) bool {
 	const groupReads, othersRead = 0o040, 0o004
-	setting := func(field string) string {
-		if text := manifest.Text(manifest.Field(container, "securityContext", field)); text != "" {
-			return text
-		}
-		return manifest.Text(manifest.Field(p.Spec, "securityContext", field))
-	}
-	user := setting("runAsUser")
-	isRoot := user == "0" || user == "" && !strings.EqualFold(setting("runAsNonRoot"), "true")
+	user := manifest.Text(setting(p, container, "runAsUser"))
+	isRoot := user == "0" || user == "" && !manifest.IsTrue(setting(p, container, "runAsNonRoot"))
 	if isRoot || mode&othersRead != 0 {
 		return true
 	}
-	group := setting("runAsGroup") // without one it may be root's
+	group := manifest.Text(setting(p, container, "runAsGroup")) // without one it may be root's
 	return mode&groupReads != 0 && (group == "" || group == "0" || hasRootGroup(p))
+}
+
+// setting is a field of a container's securityContext, or else of its pod's.
+func setting(p *pod, container *yaml.Node, field string) *yaml.Node {
+	if own := manifest.Field(container, "securityContext", field); own != nil && !isNull(own) {
+		return own
+	}
+	return manifest.Field(p.Spec, "securityContext", field)
 }
 
 func hasRootGroup(p *pod) bool {
@@ -131,7 +132,7 @@ func (c *checker) checkReference(p *pod, mounted []*checkedClass, container, ref
 		c.node(p.Object, name, "env-secret", Warning, "container %q: Secret %q is there only while some pod mounts class %q; mount it in this pod, too", nameOf(container), name.Value, makers[0].of.Name)
 		return
 	}
-	if optional := manifest.Field(reference, "optional"); manifest.Text(optional) == "true" {
+	if optional := manifest.Field(reference, "optional"); manifest.IsTrue(optional) {
 		c.node(p.Object, optional, "env-optional", Warning, "container %q may start before the driver has made Secret %q, and without its variables; remove optional", nameOf(container), name.Value)
 	}
 	wanted := manifest.Field(reference, "key")

@@ -1,13 +1,17 @@
 package lint_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/lint"
 	"github.com/keymount/keymount/manifest"
+	"github.com/keymount/keymount/store/kind"
 )
 
 const goodClass = `apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -62,6 +66,11 @@ func TestFiles(t *testing.T) {
 		"two configurations are none":         {files: []string{"class.yaml", strings.Replace(goodClass, "secret/shop", "secret/web", 1), "a.yaml", goodConfig, "b.yaml", goodConfig}},
 		"one is, though the other is broken":  {files: []string{"class.yaml", strings.Replace(goodClass, "secret/shop", "secret/web", 1), "a.yaml", goodConfig, "b.yaml", strings.Replace(goodConfig, "file:", "fiel:", 1)}, want: []string{"class.yaml denied error", "b.yaml config error"}},
 		"other objects are none of its trade": {files: []string{"x.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {stores: a}\n", "values.yaml", "config: {stores: []}\n", "text.json", "[1, 2]"}},
+		"kubectl's true":                      {files: []string{"class.yaml", goodClass, "pod.yaml", strings.Replace(goodPod, "readOnly: true", "readOnly: yes", 1), "other.yaml", strings.Replace(strings.Replace(goodPod, "readOnly: true", "readOnly: True", 1), "runAsUser: 1000", "runAsNonRoot: yes", 1)}},
+		"and a user of it":                    {files: []string{"class.yaml", secretly, "pod.yaml", strings.Replace(goodPod, "runAsUser: 1000", "runAsNonRoot: on", 1)}, want: []string{"pod.yaml unreadable error"}},
+		"a date is a text":                    {files: []string{"class.yaml", strings.Replace(goodClass, "objects:", "role: 2024-01-01\n    objects:", 1)}},
+		"merged attributes":                   {files: []string{"class.yaml", goodClass, "pod.yaml", "x: &a {secretProviderClass: app}\n" + strings.Replace(goodPod, "{secretProviderClass: app}", "{<<: *a}", 1)}},
+		"the last of two counts":              {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n", "spec:\nspec:\n", 1)}, want: []string{"class.yaml key-twice error"}},
 		"merged maps":                         {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n  provider: keymount\n", "x: &base {provider: keymount}\nspec:\n  <<: *base\n", 1)}},
 	}
 	for name, test := range tests {
@@ -79,6 +88,50 @@ func TestFiles(t *testing.T) {
 				t.Errorf("(-want +got)\n%s%s", diff, written(r.Findings))
 			}
 		})
+	}
+}
+
+// TestOneConfiguration names a keymount.yaml twice, in two ways: it is one, and its rules
+// count.
+func TestOneConfiguration(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{"keymount.yaml": goodConfig, "class.yaml": strings.Replace(goodClass, "secret/shop", "secret/web", 1)} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("keymount.yaml", filepath.Join(folder, "link.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	config, class := folder+"/keymount.yaml", folder+"/class.yaml"
+	for _, names := range [][]string{{class, config}, {class, config, config}, {class, config, folder + "/./keymount.yaml"}, {class, config, folder + "/link.yaml"}, {folder, class}} {
+		files := read(t, names...)
+		for _, o := range []lint.Options{options("", nil), options("", read(t, folder+"/./link.yaml")[0])} {
+			r := lint.Check(files, o)
+			if len(files) != 2 || r.Classes != 1 || r.Configs != 1 || !r.Judged || len(r.Findings) != 1 {
+				t.Errorf("%v: %d files, %d classes, %d configurations, judged: %v\n%s", names, len(files), r.Classes, r.Configs, r.Judged, written(r.Findings))
+			}
+		}
+	}
+}
+
+// TestABugCostsOneObject lets a check of keymount.yaml fail, and expects the other findings.
+func TestABugCostsOneObject(t *testing.T) {
+	o := options("", nil)
+	o.Warn = func(*config.Config) []kind.Mistake { panic("a bug") }
+	files := []*manifest.File{manifest.Parse("keymount.yaml", []byte(goodConfig)), manifest.Parse("class.yaml", []byte(strings.Replace(goodClass, "file:", "fiel:", 1)))}
+	r := lint.Check(files, o)
+	if len(r.Findings) != 2 || r.Findings[0].Rule != lint.Bug || r.Findings[1].Rule != "unknown-field" {
+		t.Error(written(r.Findings))
+	}
+}
+
+// TestTooLarge has a class that a mount refuses for its size.
+func TestTooLarge(t *testing.T) {
+	text := strings.Replace(goodClass, "objects: |\n", "objects: |\n"+strings.Repeat("      # "+strings.Repeat("x", 1000)+"\n", 1100), 1)
+	r := lint.Check([]*manifest.File{manifest.Parse("class.yaml", []byte(text))}, options("", nil))
+	if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Text, "split it") {
+		t.Error(written(r.Findings))
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/config"
+	"github.com/keymount/keymount/internal/contain"
+	"github.com/keymount/keymount/internal/spelling"
 	"github.com/keymount/keymount/manifest"
 	"github.com/keymount/keymount/store/kind"
 )
@@ -89,17 +91,26 @@ func Check(files []*manifest.File, o Options) Result {
 	for _, f := range files {
 		for _, object := range f.Objects {
 			if !c.templates[f] {
-				c.read(object)
+				c.contained(f, object.Node, func() { c.read(object) })
 			}
 		}
 	}
 	c.index()
 	c.checkSecrets()
 	for i := range c.pods {
-		c.checkPod(&c.pods[i])
+		p := &c.pods[i]
+		c.contained(p.File, p.Node, func() { c.checkPod(p) })
 	}
 	c.checkRules()
 	return c.result()
+}
+
+// contained calls a check, and notes a bug of keymount in it: that costs what is left of one
+// check.
+func (c *checker) contained(f *manifest.File, at *yaml.Node, check func()) {
+	if err := contain.Run(func() error { check(); return nil }); err != nil {
+		c.at(f, manifest.At(at), Bug, Error, "keymount ran into a bug of its own and did not check this to its end; please report it with the file")
+	}
 }
 
 // addSyntax notes why a file could not be read to its end. A chart's template is no YAML.
@@ -156,6 +167,7 @@ func (c *checker) number(f *manifest.File) {
 // read keeps an object that lint knows, and checks what it is by itself.
 func (c *checker) read(object manifest.Object) {
 	if class, ok := object.Class(); ok {
+		c.checkTwice(object, object.Node)
 		c.readClass(class)
 		return
 	}
@@ -165,6 +177,7 @@ func (c *checker) read(object manifest.Object) {
 		return
 	}
 	if p, ok := object.Pod(); ok {
+		c.checkTwice(object, object.Node)
 		c.readPod(p)
 	}
 }
@@ -182,9 +195,10 @@ func (c *checker) index() {
 // namespace is that of an object; empty for one that may be in any.
 func (c *checker) namespace(o manifest.Object) string { return cmp.Or(o.Namespace, c.o.Namespace) }
 
-// at notes a finding, each once.
+// at notes a finding, each once. Its text is for a terminal: whatever a file has in it, it
+// is all visible.
 func (c *checker) at(f *manifest.File, at manifest.Position, rule string, severity Severity, format string, args ...any) *Finding {
-	found := Finding{File: f.Name, Line: at.Line, Column: at.Column, Rule: rule, Severity: severity, Text: fmt.Sprintf(format, args...)}
+	found := Finding{File: f.Name, Line: at.Line, Column: at.Column, Rule: rule, Severity: severity, Text: spelling.Visible(fmt.Sprintf(format, args...))}
 	if c.seen[found] {
 		return &Finding{} // of no use
 	}

@@ -3,6 +3,7 @@ package lint
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -34,6 +35,9 @@ type volume struct {
 
 // readPod keeps a pod with the driver's volumes.
 func (c *checker) readPod(of manifest.Pod) {
+	c.checkMetadata(of.Object, manifest.Field(of.Node, "metadata"))
+	c.checkMetadata(of.Object, of.Metadata)
+	c.checkTexts(of.Object, of.Spec, "spec", "serviceAccountName", "serviceAccount")
 	p := pod{Pod: of, namespace: c.namespace(of.Object)}
 	for _, node := range items(manifest.Field(of.Spec, "volumes")) {
 		csi := manifest.Field(node, "csi")
@@ -82,42 +86,47 @@ func (c *checker) checkPod(p *pod) {
 func (c *checker) checkVolume(p *pod, v volume) {
 	csi := manifest.Field(v.node, "csi")
 	c.checkFields(p.Object, csi, "csi", "driver", "readOnly", "volumeAttributes", "fsType", "nodePublishSecretRef")
-	if readOnly := manifest.Field(csi, "readOnly"); manifest.Text(readOnly) != "true" && !misspelled(csi, "readOnly") {
-		f := c.node(p.Object, cmp.Or(readOnly, manifest.Field(csi, "driver")), "read-only", Error, "volume %q: the driver mounts it only with readOnly: true", v.name)
-		f.Fix = readOnlyFix(p.File, csi, readOnly)
-	}
+	c.checkReadOnly(p, v, csi)
 	if slip := slipOf(v.attributes, attrClass); v.class == "" && slip != nil {
 		c.node(p.Object, slip, "unknown-parameter", Error, "volume %q: unknown attribute %q; did you mean %q?", v.name, slip.Value, attrClass).Fix = replace(p.File, slip, attrClass)
 	} else if v.class == "" && !misspelled(csi, "volumeAttributes") {
-		c.node(p.Object, cmp.Or(key(csi, "volumeAttributes"), key(v.node, "csi")), "missing", Error, "volume %q: volumeAttributes name no secretProviderClass", v.name)
+		c.node(p.Object, cmp.Or(manifest.Key(csi, "volumeAttributes"), manifest.Key(v.node, "csi")), "missing", Error, "volume %q: volumeAttributes name no secretProviderClass", v.name)
 	}
-	if v.attributes == nil || v.attributes.Kind != yaml.MappingNode {
-		return
-	}
-	for i := 0; i+1 < len(v.attributes.Content); i += 2 {
-		name, value := v.attributes.Content[i], manifest.Resolved(v.attributes.Content[i+1])
-		if isText(value) {
+	for _, e := range manifest.Entries(v.attributes) {
+		if isText(e.Value) {
 			continue
 		}
-		f := c.node(p.Object, value, "not-a-text", Error, "volumeAttributes: %s is no text, and the API server takes texts alone; write it in quotes", name.Value)
-		if value.Kind == yaml.ScalarNode && !isNull(value) {
-			f.Fix = quote(p.File, value)
+		f := c.node(p.Object, e.Value, "not-a-text", Error, "volumeAttributes: %s is no text, and the API server takes texts alone; write it in quotes", e.Key.Value)
+		if e.Value.Kind == yaml.ScalarNode && !isNull(e.Value) {
+			f.Fix = quote(p.File, e.Value)
 		}
 	}
+}
+
+// checkReadOnly finds a volume that is not read-only, or is by a text, which the API server
+// refuses.
+func (c *checker) checkReadOnly(p *pod, v volume, csi *yaml.Node) {
+	readOnly := manifest.Field(csi, "readOnly")
+	if manifest.IsTrue(readOnly) || misspelled(csi, "readOnly") {
+		return
+	}
+	text := "the driver mounts it only with readOnly: true"
+	if readOnly != nil && isText(readOnly) {
+		text = fmt.Sprintf("readOnly: %q is a text, and the API server takes true or false; write readOnly: true, without quotes", readOnly.Value)
+	}
+	f := c.node(p.Object, cmp.Or(readOnly, manifest.Field(csi, "driver")), "read-only", Error, "volume %q: %s", v.name, text)
+	f.Fix = readOnlyFix(p.File, csi, readOnly)
 }
 
 // readOnlyFix writes readOnly: true, behind the driver's name where there is none.
 func readOnlyFix(f *manifest.File, csi, readOnly *yaml.Node) *Edit {
 	if readOnly != nil {
-		if readOnly.ShortTag() != "!!bool" {
-			return nil
-		}
-		return replace(f, readOnly, "true")
+		return trueFix(f, readOnly)
 	}
-	name := key(csi, "driver")
+	name := manifest.Key(csi, "driver")
 	value := manifest.Field(csi, "driver")
 	e := replace(f, value, "")
-	if e == nil || name.Line != value.Line {
+	if e == nil || name.Line != value.Line || !slices.Contains(csi.Content, name) { // merged into it
 		return nil
 	}
 	written := []rune(f.Line(e.Line))
@@ -132,6 +141,18 @@ func readOnlyFix(f *manifest.File, csi, readOnly *yaml.Node) *Edit {
 		return &Edit{e.Line, e.End, e.End, end + strings.Repeat(" ", name.Column-1) + "readOnly: true"}
 	}
 	return nil
+}
+
+// trueFix writes true for what is false, or the text of it.
+func trueFix(f *manifest.File, readOnly *yaml.Node) *Edit {
+	if manifest.TypeOf(readOnly) != manifest.TypeBool && readOnly.Value != "true" {
+		return nil
+	}
+	e := replace(f, readOnly, "true")
+	if e != nil {
+		e.Text = "true" // without quotes
+	}
+	return e
 }
 
 // find is the class that a volume mounts; nil for one that is not among the files.
@@ -196,7 +217,7 @@ func (c *checker) merged(p *pod, v volume, of *checkedClass) class.Checked {
 	}
 	at := manifest.Class{Object: p.Object, Nodes: map[string]*yaml.Node{}, Keys: map[string]*yaml.Node{}}
 	for name := range own {
-		at.Nodes[name], at.Keys[name] = manifest.Field(v.attributes, name), key(v.attributes, name)
+		at.Nodes[name], at.Keys[name] = manifest.Field(v.attributes, name), manifest.Key(v.attributes, name)
 	}
 	for i, m := range slices.Concat(checked.Mistakes, checked.Warnings) {
 		if known[m.Whole()] {
@@ -223,12 +244,9 @@ func (c *checker) ofAttributes(at manifest.Class, v volume, m class.Mistake, sev
 
 // attributeNames are those of a volume that are parameters of the class.
 func attributeNames(attributes *yaml.Node) (names []string) {
-	if attributes == nil || attributes.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(attributes.Content); i += 2 {
-		if name := attributes.Content[i].Value; name != attrClass && isText(manifest.Resolved(attributes.Content[i+1])) {
-			names = append(names, name)
+	for _, e := range manifest.Entries(attributes) {
+		if e.Key.Value != attrClass && isText(e.Value) {
+			names = append(names, e.Key.Value)
 		}
 	}
 	return names

@@ -7,6 +7,9 @@ type Rule struct {
 	Cure    string
 }
 
+// Bug is the rule that finds no mistake of the files.
+const Bug = "bug"
+
 // Rules are all of them, as docs/lint.md has them.
 func Rules() []Rule {
 	return []Rule{
@@ -19,7 +22,8 @@ func Rules() []Rule {
 		{"missing", "A field or parameter is not there, and has to be", "Add it"},
 		{"unknown-field", "The API server drops the field, or keymount refuses the class for it", "Correct its name, or remove it"},
 		{"unknown-parameter", "The dialect of the class has no such parameter", "Correct its name, or remove it"},
-		{"not-a-text", "A parameter is no text, and the API server refuses the object", "Write it in quotes, or the list of objects behind `objects: |`"},
+		{"not-a-text", "A parameter, name or label is no text, and the API server refuses the object", "Write it in quotes, or the list of objects behind `objects: |`"},
+		{"key-twice", "A map has one key twice, of which kubectl takes the last", "Remove one of them"},
 		{"form", "The objects are no list of maps, or no YAML", "Write a list of maps"},
 		{"value", "A field or parameter has a value that it cannot have", "Correct it as the text says"},
 		{"mode", "The mode of a file is none, or the decimal number that YAML tools make of it", "Write four octal digits in quotes"},
@@ -43,5 +47,6 @@ func Rules() []Rule {
 		{"env-secret", "A variable comes from a Secret that is there only while some other pod runs", "Mount the class in this pod, too"},
 		{"env-optional", "The container may start before the Secret is there", "Remove `optional`"},
 		{"env-key", "The class gives the Secret no such key", "Correct the key"},
+		{Bug, "keymount itself failed and did not check this to its end", "Report it with the file"},
 	}
 }

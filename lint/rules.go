@@ -31,7 +31,9 @@ func (c *checker) checkRules() {
 	for _, o := range c.overridden {
 		used[o.of] = true
 		at := func(int) manifest.Position { return manifest.At(o.v.attributes) }
-		c.judge(o.of, o.checked, []user{{o.p.ServiceAccount, o.p.namespace}}, o.p.File, at)
+		c.contained(o.p.File, o.v.attributes, func() {
+			c.judge(o.of, o.checked, []user{{o.p.ServiceAccount, o.p.namespace}}, o.p.File, at)
+		})
 	}
 	for i := range c.classes {
 		of := &c.classes[i]
@@ -42,9 +44,8 @@ func (c *checker) checkRules() {
 		if len(users) == 0 {
 			users = []user{{"", of.namespace}}
 		}
-		c.judge(of, of.checked, users, of.File, func(object int) manifest.Position {
-			return placeOf(of.Class, of.checked.Paths[object], "")
-		})
+		at := func(object int) manifest.Position { return placeOf(of.Class, of.checked.Paths[object], "") }
+		c.contained(of.File, of.Node, func() { c.judge(of, of.checked, users, of.File, at) })
 	}
 }
 

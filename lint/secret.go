@@ -27,10 +27,13 @@ type synced struct {
 func (c *checker) checkSecrets() {
 	c.secrets = map[string][]synced{}
 	for i := range c.classes {
-		for _, s := range c.secretObjects(&c.classes[i]) {
-			c.checkMaker(s)
-			c.secrets[s.name] = append(c.secrets[s.name], s)
-		}
+		of := &c.classes[i]
+		c.contained(of.File, of.Node, func() {
+			for _, s := range c.secretObjects(of) {
+				c.checkMaker(s)
+				c.secrets[s.name] = append(c.secrets[s.name], s)
+			}
+		})
 	}
 }
 
@@ -71,6 +74,10 @@ func (c *checker) secretObjects(of *checkedClass) (all []synced) {
 
 func (c *checker) secretObject(of *checkedClass, node *yaml.Node) synced {
 	c.checkFields(of.Object, node, "secretObjects", "secretName", "type", "labels", "annotations", "data")
+	c.checkTexts(of.Object, node, "secretObjects", "secretName", "type")
+	for _, field := range []string{"labels", "annotations"} {
+		c.checkMapOfTexts(of.Object, manifest.Field(node, field), "secretObjects."+field)
+	}
 	s := synced{of: of, node: cmp.Or(manifest.Field(node, "secretName"), node), name: manifest.Text(manifest.Field(node, "secretName")), typ: manifest.Text(manifest.Field(node, "type"))}
 	if s.name == "" && !misspelled(node, "secretName") {
 		c.node(of.Object, node, "secret-object", Error, "secretObjects: secretName missing; the driver makes no Secret without it")
@@ -100,6 +107,7 @@ func (c *checker) secretData(of *checkedClass, node *yaml.Node) string {
 		return ""
 	}
 	c.checkFields(of.Object, node, "secretObjects.data", "objectName", "key")
+	c.checkTexts(of.Object, node, "secretObjects.data", "objectName", "key")
 	file, name := manifest.Field(node, "objectName"), strings.TrimSpace(manifest.Text(manifest.Field(node, "key")))
 	if name == "" {
 		c.node(of.Object, node, "secret-object", Error, "secretObjects.data: key missing; name the key of the Secret")

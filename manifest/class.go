@@ -27,18 +27,11 @@ func (o Object) Class() (Class, bool) {
 		return Class{}, false
 	}
 	c := Class{Object: o, Provider: Text(Field(o.Node, "spec", "provider")), Parameters: map[string]string{}, Nodes: map[string]*yaml.Node{}, Keys: map[string]*yaml.Node{}}
-	parameters := Field(o.Node, "spec", "parameters")
-	if parameters == nil || parameters.Kind != yaml.MappingNode {
-		return c, true
-	}
-	for _, e := range entries(parameters, new(maxMerges)) {
-		name, value := e.key.Value, Resolved(e.value)
-		if c.Nodes[name] != nil {
-			continue // a merged map has it, too
-		}
-		c.Nodes[name], c.Keys[name] = value, e.key
-		if value.Kind == yaml.ScalarNode && value.ShortTag() == "!!str" {
-			c.Parameters[name] = value.Value
+	for _, e := range Entries(Field(o.Node, "spec", "parameters")) {
+		name := e.Key.Value
+		c.Nodes[name], c.Keys[name] = e.Value, e.Key
+		if TypeOf(e.Value) == TypeText {
+			c.Parameters[name] = e.Value.Value
 		}
 	}
 	return c, true

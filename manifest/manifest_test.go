@@ -69,7 +69,7 @@ func TestClass(t *testing.T) {
 	}
 }
 
-// TestMerges reads what stands in merged maps: the map's own fields win.
+// TestMerges reads what stands in merged maps: what is written last wins, as with kubectl.
 func TestMerges(t *testing.T) {
 	const text = `
 apiVersion: secrets-store.csi.x-k8s.io/v1
@@ -77,8 +77,9 @@ kind: SecretProviderClass
 metadata: {name: api}
 labels: &more {store: b, objects: "[]"}
 spec:
+  provider: aws
   <<: [{provider: keymount}, {provider: vault}]
-  parameters: {store: prod, <<: [*more, {role: r, objects: x}]}
+  parameters: {<<: [*more, {role: r, objects: x}], store: prod}
 `
 	c, _ := manifest.Parse("x.yaml", []byte(text)).Objects[0].Class()
 	if diff := cmp.Diff(map[string]string{"store": "prod", "objects": "[]", "role": "r"}, c.Parameters); diff != "" || c.Provider != "keymount" {

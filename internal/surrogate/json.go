@@ -3,6 +3,8 @@ package surrogate
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -19,10 +21,52 @@ func JSON(text []byte) (document *yaml.Node, halves map[*yaml.Node]bool) {
 	if !utf8.Valid(text) || !json.Valid(text) {
 		return nil, nil
 	}
-	r := reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, column: 1, halves: map[*yaml.Node]bool{}}
+	r := newReader(text)
+	return r.document(), r.halves
+}
+
+// Stream reads a text that is JSON, or several objects of JSON one after the other, which no
+// parser of YAML takes; none for any other text.
+func Stream(text []byte) (documents []*yaml.Node) {
+	if one, _ := JSON(text); one != nil {
+		return []*yaml.Node{one}
+	}
+	if !utf8.Valid(text) || !isStream(text) {
+		return nil
+	}
+	r := newReader(text)
+	for document := r.document(); document != nil; document = r.document() {
+		documents = append(documents, document)
+	}
+	return documents
+}
+
+// isStream tells objects one after the other.
+func isStream(text []byte) bool {
+	for decoder := json.NewDecoder(bytes.NewReader(text)); ; {
+		var object json.RawMessage
+		if err := decoder.Decode(&object); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+		if object[0] != '{' {
+			return false
+		}
+	}
+}
+
+func newReader(text []byte) *reader {
+	r := &reader{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), line: 1, column: 1, halves: map[*yaml.Node]bool{}}
 	r.decoder.UseNumber()
+	return r
+}
+
+// document reads the next value as a document; nil at the end of the text.
+func (r *reader) document() *yaml.Node {
 	root := r.value()
-	return &yaml.Node{Kind: yaml.DocumentNode, Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}, r.halves
+	if root == nil {
+		return nil
+	}
+	return &yaml.Node{Kind: yaml.DocumentNode, Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}
 }
 
 // reader makes nodes of a text that is known to be JSON, and not too deep.
