@@ -94,9 +94,9 @@ func (s source) noteItem(known fields, item *yaml.Node, path, shown string, dept
 
 // child is the path of a field below another one.
 func (f fields) child(path, name string) string {
-	exact, any := strings.TrimPrefix(path+"."+name, "."), strings.TrimPrefix(path+".*", ".")
-	if _, ok := f[any]; ok || f.hasBelow(any) {
-		return any
+	exact, anyName := strings.TrimPrefix(path+"."+name, "."), strings.TrimPrefix(path+".*", ".")
+	if _, ok := f[anyName]; ok || f.hasBelow(anyName) {
+		return anyName
 	}
 	return exact
 }
