@@ -242,6 +242,7 @@ func (f *lintFlags) print(cmd *cobra.Command, l linted) error {
 	}
 	encoder := json.NewEncoder(cmd.OutOrStdout())
 	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
 	return asPrinted(cmd, encoder.Encode(lint.SARIF(l.Findings, readBuild().Version, folder)))
 }
 

@@ -70,7 +70,7 @@ func runExample(t *testing.T, line string) {
 	if file == "" {
 		return
 	}
-	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil { //nolint:gosec // a name in the help
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -91,7 +91,7 @@ func TestExamplesOfRender(t *testing.T) {
   - bundle: {file: secrets.age, identityFile: key.txt}
     access: [{namespaces: [shop], serviceAccounts: [api], paths: ["{namespace}/**"]}]
 `
-	for name, content := range map[string]string{
+	for name, content := range map[string]string{ //nolint:gosec // an obviously fake password
 		"issuer.pem": string(key), "keymount.yaml": stores, "values.yaml": "config:\n  " + strings.ReplaceAll(strings.TrimSpace(stores), "\n", "\n  ") + "\n",
 		"secrets.yaml": "shop/db: {password: fake-1}\n",
 		"class.yaml": `apiVersion: secrets-store.csi.x-k8s.io/v1

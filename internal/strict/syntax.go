@@ -49,7 +49,7 @@ func SyntaxUnquoted(data []byte, err error) (line int, said error) {
 	}
 	at := regexp.MustCompile(`line (\d+)`).FindStringSubmatch(err.Error())
 	if at == nil {
-		return 0, errors.New("is not YAML; look for control characters and bytes that are not UTF-8")
+		return 0, errors.New("is not YAML; look for control characters, bytes that are not UTF-8 and special characters without quotes")
 	}
 	line, _ = strconv.Atoi(at[1])
 	return line, errors.New("is not YAML; look at the indentation, and quote texts with special characters")
