@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/keymount/keymount/access"
 	"github.com/keymount/keymount/config"
 	"github.com/keymount/keymount/internal/spelling"
+	"github.com/keymount/keymount/lint"
+	"github.com/keymount/keymount/manifest"
 	"github.com/keymount/keymount/schema"
 	"github.com/keymount/keymount/store/all"
 )
@@ -45,8 +48,8 @@ func newInitClass() *cobra.Command {
 		Short: "Print a SecretProviderClass to start from",
 		Long: `Print a SecretProviderClass with one object, of the form that --form names, and the fields that it
 may have as comments. With --config the store has to be in that keymount.yaml, and a role is
-written where its kind needs one. 'keymount lint' tells what is wrong with the class that becomes
-of it.`,
+written where its kind needs one; a read that no rule allows yet is told on standard error, with the
+rule to add. 'keymount lint' tells what is wrong with the class that becomes of it.`,
 		Example: `  keymount init class --name api -n shop --path secret/shop/db > class.yaml
   keymount init class --config keymount.yaml --store prod --form template`,
 		Args: noArgs,
@@ -94,12 +97,40 @@ func (d *draft) run(cmd *cobra.Command, _ []string) error {
 	if d.path == "" {
 		d.path = d.namespace + "/db"
 	}
+	var known *manifest.File
 	if d.config != "" {
 		if err := d.fitTo(d.config); err != nil {
 			return err
 		}
+		read, err := manifest.Read([]string{d.config}, false, nil)
+		if err != nil {
+			return err
+		}
+		known = read[0]
 	}
-	return printYAML(cmd, d.text())
+	text := d.text()
+	if err := tryDraft(cmd, text, known); err != nil {
+		return err
+	}
+	return printYAML(cmd, text)
+}
+
+// tryDraft has lint look at a class. What lint refuses comes of the flags; what the rules of
+// keymount.yaml deny may be allowed later, and is told beside the class.
+func tryDraft(cmd *cobra.Command, text string, known *manifest.File) error {
+	draft := manifest.Parse("the class", []byte(text))
+	var mistakes []error
+	for _, found := range lint.Check([]*manifest.File{draft}, lint.Options{Kinds: all.All(), Config: known}).Findings {
+		switch {
+		case found.File != draft.Name: // keymount.yaml's own
+		case found.Severity == lint.Error && found.Rule != "denied":
+			mistakes = append(mistakes, fmt.Errorf("the class would not work: %s", found.Text)) //nolint:err113 // it is told once
+		default:
+			const before = "warning: "
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s%s\n%s", before, wrapped(found.Text, len(before), hanging), rulesToAdd(found))
+		}
+	}
+	return asUsage(errors.Join(mistakes...))
 }
 
 // fitTo looks the store up.

@@ -256,14 +256,16 @@ func (l linted) print(w io.Writer, s style) {
 			severity = s.red(string(f.Severity))
 		}
 		_, _ = fmt.Fprintf(w, "%s: %s: %s\n", place(f), severity, wrapped(f.Text+" ("+f.Rule+")", len(place(f))+len(f.Severity)+len(": : "), hanging))
-		if f.Add != "" {
-			_, _ = fmt.Fprintf(w, "    to add to keymount.yaml:\n")
-			for line := range strings.Lines(strings.TrimSuffix(f.Add, "\n")) {
-				_, _ = fmt.Fprintf(w, "      %s", line)
-			}
-			_, _ = fmt.Fprintln(w)
-		}
+		_, _ = io.WriteString(w, rulesToAdd(f))
 	}
+}
+
+// rulesToAdd are the lines for keymount.yaml that put a finding right; empty for none.
+func rulesToAdd(f lint.Finding) string {
+	if f.Add == "" {
+		return ""
+	}
+	return "    to add to keymount.yaml:\n" + indent(strings.TrimSuffix(f.Add, "\n")+"\n", "      ")
 }
 
 func place(f lint.Finding) string {
