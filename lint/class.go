@@ -36,7 +36,7 @@ type user struct{ serviceAccount, namespace string }
 
 // looksLikeClass tells an object that was to be a class.
 func looksLikeClass(o manifest.Object) bool {
-	return strings.EqualFold(o.Kind, classKind) || o.Kind == "" && manifest.Text(manifest.Field(o.Node, "spec", "provider")) != "" && manifest.Field(o.Node, "spec", "parameters") != nil
+	return strings.EqualFold(o.Kind, classKind) || spelling.Clear(o.Kind, []string{classKind}) != "" || o.Kind == "" && manifest.Text(manifest.Field(o.Node, "spec", "provider")) != "" && manifest.Field(o.Node, "spec", "parameters") != nil
 }
 
 // readClass checks the form of a class, and its parameters if they are keymount's to read.
@@ -55,9 +55,22 @@ func (c *checker) readClass(of manifest.Class) {
 	}
 	read := checkedClass{Class: of, namespace: c.namespace(of.Object), dialect: dialect}
 	read.checked = class.Check(dialect, cmp.Or(read.namespace, anyNamespace), of.Parameters, c.storesFor(dialect))
+	c.checkNamesake(&read)
 	c.classes = append(c.classes, read)
 	if !c.checkPeer(&read) {
 		c.addMistakes(&read)
+	}
+}
+
+// checkNamesake finds a class of the same name in the same file: kubectl puts the second in
+// the place of the first.
+func (c *checker) checkNamesake(of *checkedClass) {
+	for i := range c.classes {
+		before := &c.classes[i]
+		if of.Name != "" && before.Name == of.Name && before.namespace == of.namespace && before.File == of.File && !maps.Equal(before.Parameters, of.Parameters) {
+			c.node(of.Object, manifest.Field(of.Node, "metadata", "name"), "class-twice", Error, "class %q is in this file twice (line %d) and differs; kubectl keeps the last one", of.Name, before.Node.Line)
+			return
+		}
 	}
 }
 
@@ -175,10 +188,14 @@ func (c *checker) checkShape(of manifest.Class) {
 	if version := strings.TrimPrefix(o.APIVersion, "secrets-store.csi.x-k8s.io/"); version != "v1" && version != "v1alpha1" {
 		c.node(o, manifest.Field(o.Node, "apiVersion"), "api-version", Error, "%s has no version %q; write %s", classKind, version, apiVersion)
 	}
+	c.checkTop(o, "spec", "status")
 	c.checkMetadata(o, manifest.Field(o.Node, "metadata"))
 	c.checkName(o)
 	spec := manifest.Field(o.Node, "spec")
 	if spec == nil || spec.Kind != yaml.MappingNode {
+		if misspelled(o.Node, "spec") {
+			return
+		}
 		c.node(o, cmp.Or(manifest.Key(o.Node, "spec"), o.Node), "missing", Error, "spec: missing; write provider and parameters below it")
 		return
 	}
@@ -284,10 +301,29 @@ func (c *checker) checkFields(o manifest.Object, node *yaml.Node, place string, 
 	}
 }
 
+// checkSlips finds fields with a slip in their names in a map that may have others, too.
+func (c *checker) checkSlips(o manifest.Object, node *yaml.Node, place string, known ...string) {
+	for _, e := range manifest.Entries(node) {
+		meant := spelling.Clear(e.Key.Value, known)
+		if meant == "" || slices.Contains(known, e.Key.Value) || manifest.Key(node, meant) != nil {
+			continue
+		}
+		f := c.node(o, e.Key, "unknown-field", Error, "%s: unknown field %q; did you mean %q?", place, e.Key.Value, meant)
+		f.Fix = replace(o.File, e.Key, meant)
+	}
+}
+
+// checkTop finds slips at the top of an object.
+func (c *checker) checkTop(o manifest.Object, known ...string) {
+	c.checkSlips(o, o.Node, o.Kind, append([]string{"apiVersion", "kind", "metadata"}, known...)...)
+	c.checkSlips(o, manifest.Field(o.Node, "metadata"), "metadata", "name", "namespace", "labels", "annotations", "generateName")
+}
+
 // checkName holds an object's name against the rule for names.
 func (c *checker) checkName(o manifest.Object) {
 	name := manifest.Field(o.Node, "metadata", "name")
 	switch {
+	case misspelled(o.Node, "metadata") || misspelled(manifest.Field(o.Node, "metadata"), "name"):
 	case o.Name == "" && manifest.Text(manifest.Field(o.Node, "metadata", "generateName")) == "":
 		c.node(o, cmp.Or(manifest.Key(o.Node, "metadata"), o.Node), "name", Error, "metadata.name: missing; pods name the class by it")
 	case o.Name != "" && !isName(o.Name):

@@ -147,7 +147,7 @@ func (c *checker) makersOf(p *pod, name string) (makers []synced) {
 		return nil
 	}
 	for _, s := range c.secrets[name] {
-		if s.of.namespace == p.namespace {
+		if s.of.namespace == p.namespace || s.of.namespace == "" || p.namespace == "" {
 			makers = append(makers, s)
 		}
 	}

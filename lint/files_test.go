@@ -71,6 +71,10 @@ func TestFiles(t *testing.T) {
 		"a date is a text":                    {files: []string{"class.yaml", strings.Replace(goodClass, "objects:", "role: 2024-01-01\n    objects:", 1)}},
 		"merged attributes":                   {files: []string{"class.yaml", goodClass, "pod.yaml", "x: &a {secretProviderClass: app}\n" + strings.Replace(goodPod, "{secretProviderClass: app}", "{<<: *a}", 1)}},
 		"the last of two counts":              {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n", "spec:\nspec:\n", 1)}, want: []string{"class.yaml key-twice error"}},
+		"a Secret without namespaces":         {files: []string{"class.yaml", bare(goodClass), "pod.yaml", strings.Replace(goodPod, "image: shop,", "image: shop, env: [{name: A, valueFrom: {secretKeyRef: {name: db, key: pasword}}}],", 1)}, want: []string{"pod.yaml env-key warning"}},
+		"one class twice, unchanged":          {files: []string{"class.yaml", goodClass + "---\n" + goodClass}},
+		"a chart in a comment":                {files: []string{"class.yaml", "# made of {{ .Values.x }}\n" + strings.Replace(goodClass, "file:", "fiel:", 1)}, want: []string{"class.yaml unknown-field error"}},
+		"a chart's template without values":   {files: []string{"class.yaml", "{{- range $i := until 3 }}\n" + goodClass + "{{- end }}\n"}, want: []string{"class.yaml template warning"}},
 		"merged maps":                         {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n  provider: keymount\n", "x: &base {provider: keymount}\nspec:\n  <<: *base\n", 1)}},
 	}
 	for name, test := range tests {

@@ -96,7 +96,11 @@ func replace(f *manifest.File, n *yaml.Node, text string) *Edit {
 	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle|yaml.TaggedStyle) != 0 || n.Anchor != "" {
 		return nil
 	}
-	return rewrite(f, manifest.At(n), text, false)
+	e := rewrite(f, manifest.At(n), text, false)
+	if e == nil || strings.Trim(string([]rune(f.Line(e.Line))[e.Column-1:e.End-1]), `'"`) != n.Value {
+		return nil // it is a part of the scalar alone
+	}
+	return e
 }
 
 // quote puts a plain scalar into quotes.

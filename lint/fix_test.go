@@ -3,6 +3,7 @@ package lint_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,6 +78,12 @@ func TestFixMakesNothingWorse(t *testing.T) {
 		_, fixed := lint.Fix(f, before)
 		after := manifest.Parse(name, fixedText(t, name, text))
 		left := lint.Check([]*manifest.File{after}, options("", nil)).Findings
+		for _, found := range left {
+			same := func(f lint.Finding) bool { return f.Rule == found.Rule && f.Text == found.Text }
+			if !slices.ContainsFunc(before, same) {
+				t.Errorf("%s: it is new:\n%s", name, written([]lint.Finding{found}))
+			}
+		}
 		if len(left) > len(before)-len(fixed) {
 			t.Errorf("%s: %d findings, %d fixed, %d left:\n%s", name, len(before), len(fixed), len(left), written(left))
 		}

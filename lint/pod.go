@@ -38,10 +38,11 @@ func (c *checker) readPod(of manifest.Pod) {
 	c.checkMetadata(of.Object, manifest.Field(of.Node, "metadata"))
 	c.checkMetadata(of.Object, of.Metadata)
 	c.checkTexts(of.Object, of.Spec, "spec", "serviceAccountName", "serviceAccount")
+	c.checkSlips(of.Object, of.Spec, "spec", "serviceAccountName", "serviceAccount", "containers", "initContainers", "securityContext", "volumes")
 	p := pod{Pod: of, namespace: c.namespace(of.Object)}
 	for _, node := range items(manifest.Field(of.Spec, "volumes")) {
 		csi := manifest.Field(node, "csi")
-		if manifest.Text(manifest.Field(csi, "driver")) != driver {
+		if !c.isDriver(of.Object, manifest.Field(csi, "driver")) {
 			continue
 		}
 		attributes := manifest.Field(csi, "volumeAttributes")
@@ -50,6 +51,20 @@ func (c *checker) readPod(of manifest.Pod) {
 		})
 	}
 	c.pods = append(c.pods, p)
+}
+
+// isDriver tells the driver's name. One with a slip is a mistake, and counts as the driver's.
+func (c *checker) isDriver(o manifest.Object, name *yaml.Node) bool {
+	text := manifest.Text(name)
+	if text == driver || text == "" {
+		return text == driver
+	}
+	if isGroup := strings.HasPrefix(apiVersion, text+"/"); !isGroup && spelling.Clear(text, []string{driver}) == "" {
+		return false
+	}
+	f := c.node(o, name, "driver", Error, "csi: there is no driver %q; did you mean %q?", text, driver)
+	f.Fix = replace(o.File, name, driver)
+	return true
 }
 
 // attrClass names the class in a pod's volume.
@@ -223,7 +238,11 @@ func (c *checker) merged(p *pod, v volume, of *checkedClass) class.Checked {
 		if known[m.Whole()] {
 			continue
 		}
-		c.ofAttributes(at, v, m, map[bool]Severity{true: Error, false: Warning}[i < len(checked.Mistakes)])
+		severity := Error
+		if i >= len(checked.Mistakes) {
+			severity = Warning
+		}
+		c.ofAttributes(at, v, m, severity)
 	}
 	c.overridden = append(c.overridden, overridden{p: p, v: v, of: of, checked: checked})
 	return checked

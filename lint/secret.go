@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -64,12 +65,22 @@ func (c *checker) secretObjects(of *checkedClass) (all []synced) {
 			continue
 		}
 		s := c.secretObject(of, node)
-		if slices.ContainsFunc(all, func(before synced) bool { return before.name == s.name && before.typ == s.typ }) && s.name != "" {
-			c.node(of.Object, s.node, "secret-twice", Error, "Secret %q of type %s is there twice; put the data of both into one", s.name, s.typ)
-		}
+		c.checkBefore(all, s)
 		all = append(all, s)
 	}
 	return all
+}
+
+// checkBefore finds a Secret that the class makes already.
+func (c *checker) checkBefore(all []synced, s synced) {
+	i := slices.IndexFunc(all, func(before synced) bool { return before.name == s.name })
+	switch {
+	case i < 0 || s.name == "":
+	case all[i].typ == s.typ:
+		c.node(s.of.Object, s.node, "secret-twice", Error, "Secret %q of type %s is there twice; put the data of both into one", s.name, s.typ)
+	case all[i].typ != "" && s.typ != "":
+		c.node(s.of.Object, s.node, "secret-twice", Error, "Secret %q is there twice, with type %s and with type %s; give one of them another name", s.name, all[i].typ, s.typ)
+	}
 }
 
 func (c *checker) secretObject(of *checkedClass, node *yaml.Node) synced {
@@ -94,7 +105,10 @@ func (c *checker) secretObject(of *checkedClass, node *yaml.Node) synced {
 		return s
 	}
 	for _, entry := range data.Content {
-		s.keys = append(s.keys, c.secretData(of, manifest.Resolved(entry)))
+		entry = manifest.Resolved(entry)
+		name := c.secretData(of, entry)
+		c.checkKey(s, manifest.Field(entry, "key"), name)
+		s.keys = append(s.keys, name)
 	}
 	c.checkKeys(s)
 	return s
@@ -152,5 +166,21 @@ func (c *checker) checkKeys(s synced) {
 		if !slices.Contains(s.keys, name) {
 			c.node(s.of.Object, s.node, "secret-key", Error, "Secret %q of type %s needs the key %s", s.name, s.typ, name)
 		}
+	}
+	if s.typ == "kubernetes.io/basic-auth" && !slices.Contains(s.keys, "username") && !slices.Contains(s.keys, "password") {
+		c.node(s.of.Object, s.node, "secret-key", Error, "Secret %q of type %s needs the key username or password", s.name, s.typ)
+	}
+}
+
+// checkKey finds a key that the driver or the API server refuse, or that is there before.
+func (c *checker) checkKey(s synced, node *yaml.Node, key string) {
+	switch {
+	case key == "": // told
+	case s.typ == "kubernetes.io/tls" && key != "tls.crt" && key != "tls.key":
+		c.node(s.of.Object, node, "secret-key", Error, "the driver makes no Secret of type %s with the key %q; it takes tls.crt and tls.key alone", s.typ, key)
+	case len(key) > 253 || !regexp.MustCompile(`^[-._a-zA-Z0-9]+$`).MatchString(key):
+		c.node(s.of.Object, node, "secret-key", Error, "key %q can be none of a Secret; it has letters, digits, dashes, dots and underscores, 253 at most", spelling.CutName(key))
+	case slices.Contains(s.keys, key):
+		c.node(s.of.Object, node, "secret-twice", Warning, "key %q of Secret %q is there twice; the driver takes the last one", key, s.name)
 	}
 }

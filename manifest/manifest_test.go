@@ -102,9 +102,10 @@ func TestMergesAreBounded(t *testing.T) {
 func TestPod(t *testing.T) {
 	const spec = "spec: {serviceAccountName: api, containers: [{name: a}]}"
 	for kind, text := range map[string]string{
-		"Pod":        "{metadata: {annotations: {a: b}}, " + spec + "}",
-		"Deployment": "{spec: {template: {metadata: {annotations: {a: b}}, " + spec + "}}}",
-		"CronJob":    "{spec: {jobTemplate: {spec: {template: {metadata: {annotations: {a: b}}, " + spec + "}}}}}",
+		"Pod":         "{metadata: {annotations: {a: b}}, " + spec + "}",
+		"Deployment":  "{spec: {template: {metadata: {annotations: {a: b}}, " + spec + "}}}",
+		"PodTemplate": "{template: {metadata: {annotations: {a: b}}, " + spec + "}}",
+		"CronJob":     "{spec: {jobTemplate: {spec: {template: {metadata: {annotations: {a: b}}, " + spec + "}}}}}",
 	} {
 		p, ok := manifest.Parse("x.yaml", []byte("{kind: "+kind+", "+text[1:])).Objects[0].Pod()
 		if !ok || p.ServiceAccount != "api" || p.Annotation("a") != "b" {

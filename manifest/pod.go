@@ -20,7 +20,7 @@ type Pod struct {
 // Workloads are known by their form, so that kinds of other groups count as well.
 func (o Object) Pod() (Pod, bool) {
 	of := Pod{Object: o}
-	for _, path := range [][]string{{}, {"spec", "template"}, {"spec", "jobTemplate", "spec", "template"}} {
+	for _, path := range [][]string{{}, {"spec", "template"}, {"template"}, {"spec", "jobTemplate", "spec", "template"}} {
 		if len(path) == 0 && o.Kind != "Pod" {
 			continue
 		}
