@@ -26,7 +26,6 @@ type volumeStatus struct {
 // testStatus asks each node what is broken, while a pod mounts, another one fails, and a
 // store is away.
 func (s *suite) testStatus(t *testing.T) {
-	t.Parallel()
 	s.put(t, "e2e/status", map[string]any{"password": "fake-1"})
 	c := s.newScene(t, "status", "fast")
 	const class = `
