@@ -15,7 +15,6 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keymount/keymount/convert"
-	"github.com/keymount/keymount/manifest"
 )
 
 // The files of convert --to.
@@ -67,7 +66,7 @@ was converted, and 1 when something has no counterpart; what has one is printed 
 			if !storeName.MatchString(options.Store) {
 				return usagef("--store is %q; a name is made of lower-case letters, digits and dashes, 63 at most", options.Store)
 			}
-			files, err := manifest.Read(args, deep, cmd.InOrStdin())
+			files, err := readManifests(cmd, args, deep)
 			if err != nil {
 				return err
 			}

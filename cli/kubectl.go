@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,37 @@ func (k *kubectl) add(command *cobra.Command, when string) {
 	command.Flags().StringVar(&k.context, "context", "", when+"the context for kubectl")
 	command.Flags().StringVar(&k.kubeconfig, "kubeconfig", "", when+"the kubeconfig for kubectl")
 	completeFile(command, "kubeconfig")
+	k.completes(command, "context", func(ctx context.Context) ([]string, error) {
+		return k.lines(ctx, "config", "get-contexts", "--output", "name")
+	})
+}
+
+// completes has the shell complete a flag by what kubectl lists, and by nothing where kubectl
+// does not answer soon.
+func (k *kubectl) completes(command *cobra.Command, flag string, list func(context.Context) ([]string, error)) {
+	const soon = 2 * time.Second
+	completeBy(command, flag, func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), soon)
+		defer cancel()
+		names, err := list(ctx)
+		if err != nil { // a shell shows no errors
+			names = nil
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+func (k *kubectl) lines(ctx context.Context, args ...string) ([]string, error) {
+	text, err := k.run(ctx, args...)
+	return strings.Fields(string(text)), err
+}
+
+func (k *kubectl) namespaces(ctx context.Context) ([]string, error) {
+	names, err := k.lines(ctx, "get", "namespaces", "--output", "name")
+	for i, name := range names {
+		names[i] = strings.TrimPrefix(name, "namespace/")
+	}
+	return names, err
 }
 
 func (k *kubectl) installed() error {
@@ -52,6 +84,7 @@ func (k *kubectl) run(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	command := exec.CommandContext(ctx, "kubectl", slices.Concat(args[:end], flags, args[end:])...) //nolint:gosec // no shell takes part
 	command.Stdout, command.Stderr = &out, &said
+	command.WaitDelay = time.Second // for a program of kubectl's that logs in, and outlives it
 	if err := command.Run(); err != nil {
 		const most = 400
 		return nil, fmt.Errorf("kubectl: %w: %s", err, spelling.Visible(spelling.Cut(strings.Join(strings.Fields(said.String()), " "), most)))

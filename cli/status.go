@@ -94,8 +94,8 @@ func (f *statusFlags) add(command *cobra.Command) {
 	flags.BoolVar(&f.local, "local", false, "ask the keymount of this machine")
 	flags.StringVarP(&f.file, "config", "c", defaultConfigFile, "with --local: the operator's file, for its statusSocket")
 	completeFile(command, "config", yamlFiles()...)
-	complete(command, "namespace", nil)
-	complete(command, "node", nil)
+	f.completes(command, "namespace", f.namespaces)
+	f.completes(command, "node", f.nodes)
 	f.kubectl.add(command, "")
 }
 
@@ -121,6 +121,16 @@ func (f *statusFlags) ask(ctx context.Context) (statuses, error) {
 		result.Nodes = append(result.Nodes, one)
 	}
 	return result, nil
+}
+
+// nodes are those with a pod of keymount.
+func (f *statusFlags) nodes(ctx context.Context) ([]string, error) {
+	pods, err := f.providers(ctx, f.namespace, "")
+	names := make([]string, len(pods))
+	for i, pod := range pods {
+		names[i] = pod.node
+	}
+	return names, err
 }
 
 func (f *statusFlags) askHere(ctx context.Context) (*node.Status, error) {
