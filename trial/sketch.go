@@ -179,7 +179,7 @@ func (a *asked) made(path string) (any, error) {
 
 // values are the values under the keys of a secret.
 func (a *asked) values() map[string]any {
-	values := mapOf(&a.want)
+	values := (&making{mostMadeUp}).mapOf(&a.want)
 	for key, value := range values {
 		if text, is := value.(string); is && strings.HasPrefix(text, madeUpText) {
 			values[key] = encoded(a.encoding, text)
@@ -256,74 +256,103 @@ func newKey(isRSA bool) (crypto.Signer, error) {
 // someKey is the key in a map that is asked for none. Environment variables can be called so.
 const someKey = "some_key"
 
+// making makes values up, within a bound: texts in texts and lists in lists can grow with each
+// word of a template.
+type making struct{ left int } // bytes, nearly
+
+// mostMadeUp bounds the values of one secret, in bytes.
+const mostMadeUp = 64 << 10
+
+// take tells whether that many bytes are left.
+func (m *making) take(bytes int) bool {
+	m.left -= bytes
+	return m.left >= 0
+}
+
 // mapOf is a map with the keys that are asked for, or with some key.
-func mapOf(want *form.Want) map[string]any {
+func (m *making) mapOf(want *form.Want) map[string]any {
 	values := make(map[string]any, len(want.Keys))
 	for key, of := range want.Keys {
-		values[key] = valueOf(key, of)
+		values[key] = m.valueOf(key, of)
 	}
 	if len(values) == 0 {
-		values[someKey] = valueOf(someKey, cmp.Or(want.Each, &form.Want{}))
+		values[someKey] = m.valueOf(someKey, cmp.Or(want.Each, &form.Want{}))
 	}
 	return values
 }
 
 // valueOf is a value as it is asked for, with the name of its key in it.
-func valueOf(name string, want *form.Want) any {
+func (m *making) valueOf(name string, want *form.Want) any {
 	switch want.Kind {
 	case form.WantNumber:
 		return 1
 	case form.WantBool:
 		return true
 	case form.WantMap:
-		return mapOf(want)
+		return m.mapOf(want)
 	case form.WantList:
-		return listOf(name, want)
+		return m.listOf(name, want)
 	case form.WantBase64:
-		return encoded(form.Base64, textIn(name, want))
+		return encoded(form.Base64, m.textIn(name, want))
 	case form.WantHex:
-		return encoded(form.Hex, textIn(name, want))
+		return encoded(form.Hex, m.textIn(name, want))
 	case form.WantJSON:
-		return jsonOf(valueOf(name, want.Inside))
+		return m.jsonOf(m.valueOf(name, want.Inside))
 	case form.WantParts:
-		return joined(listOf(name, want.Inside), want.Separator)
+		return m.joined(m.listOf(name, want.Inside), want.Separator)
 	case form.WantText:
 	}
 	text := madeUpText + name
+	m.left -= want.Least
 	return text + strings.Repeat("-", max(0, want.Least-len(text)))
 }
 
-func listOf(name string, want *form.Want) []any {
+func (m *making) listOf(name string, want *form.Want) []any {
+	const perElement = 16
 	list := make([]any, max(1, want.Least))
 	for i := range list {
-		list[i] = valueOf(name, cmp.Or(want.Each, &form.Want{}))
+		if !m.take(perElement) {
+			return list[:i]
+		}
+		list[i] = m.valueOf(name, cmp.Or(want.Each, &form.Want{}))
 	}
 	return list
 }
 
 // textIn is the text within an encoded one.
-func textIn(name string, want *form.Want) string {
-	if text, is := valueOf(name, want.Inside).(string); is {
-		return text
+func (m *making) textIn(name string, want *form.Want) string {
+	value := m.valueOf(name, want.Inside)
+	text, is := value.(string)
+	switch {
+	case !is:
+		return m.jsonOf(value)
+	case !m.take(len(text)):
+		return ""
 	}
-	return jsonOf(valueOf(name, want.Inside))
+	return text
 }
 
 // joined are values as one text, to be split again.
-func joined(values []any, separator string) string {
+func (m *making) joined(values []any, separator string) string {
 	texts := make([]string, len(values))
 	for i, value := range values {
 		text, is := value.(string)
 		if !is {
-			text = jsonOf(value)
+			text = m.jsonOf(value)
+		}
+		if !m.take(len(text) + len(separator)) {
+			return strings.Join(texts[:i], separator)
 		}
 		texts[i] = text
 	}
 	return strings.Join(texts, separator)
 }
 
-func jsonOf(value any) string {
+func (m *making) jsonOf(value any) string {
 	text, _ := json.Marshal(value) // maps, lists, texts, numbers and booleans alone
+	if !m.take(len(text)) {
+		return ""
+	}
 	return string(text)
 }
 

@@ -134,6 +134,33 @@ func TestSketchOfObjects(t *testing.T) {
 	}
 }
 
+// No template makes a sketch without end, whatever it asks for.
+func FuzzSketch(f *testing.F) {
+	for _, template := range []string{
+		`{{ .a.b }}`, `{{ range $k, $v := .l }}{{ $v.x }}{{ end }}`, `{{ $x := fromJson .x }}{{ $x := $x.x }}{{ $x }}`, `{{ printf "%d %[1]s%%" .n }}`,
+		`{{ index .l 900 900 900 900 }}`, `{{ .x` + strings.Repeat(" | fromJson", 90) + ` }}`, `{{ .x` + strings.Repeat(" | b64dec", 90) + ` }}`, `{{ index . "" | len }}{{ index .l 900 900 900 "" 900 }}`,
+		`{{ slice .x 0 1000 | split "" | first | splitList "x" }}`, `{{ with secret "shop/other" }}{{ .y }}{{ else }}{{ or .a .b }}{{ end }}`,
+	} {
+		f.Add(template)
+	}
+	kinds := all.All()
+	f.Fuzz(func(t *testing.T, template string) {
+		p := trial.Picked{Class: trial.Class{
+			Namespace: "shop", Name: "app", Provider: "keymount", Dialect: class.DialectKeymount,
+			Parameters: map[string]string{"objects": fmt.Sprintf("[{path: shop/db, file: f, template: %q}]", template)},
+		}}
+		p.Pod.Namespace, p.Pod.Name, p.Pod.UID, p.Pod.ServiceAccount = "shop", "api-0", "0b6f1d1c-7a5e-4f0e-9a4e-5d2c7f1e8a01", "api"
+		text, err := trial.Sketch(p, trial.Assume(p.Class, kinds))
+		if err != nil {
+			return
+		}
+		const most = 32 << 20
+		if len(text) > most {
+			t.Errorf("a sketch of %d bytes", len(text))
+		}
+	})
+}
+
 // No mistake in a file of secrets quotes a value, also where it has no quotes and begins
 // with a character that YAML takes for its own. (Keys are told, and after a comma comes one.)
 func TestMistakesHaveNoValue(t *testing.T) {
