@@ -12,7 +12,7 @@ import (
 // check parses a class as a mount does, and takes out what would not mount, with a note. So
 // a mistake of the input, such as a file with a name that the driver refuses, costs no more
 // than its object.
-func (c *conversion) check(cl *class) {
+func (c *conversion) check(cl *draft) {
 	whole := cl.entries
 	if len(cl.mistakes()) == 0 {
 		return
@@ -32,11 +32,11 @@ func (c *conversion) check(cl *class) {
 }
 
 // mistakes are those of the class as it would be written, for a store of any name.
-func (cl *class) mistakes() []keymount.Mistake {
-	cl.place.name = defaultStore
+func (cl *draft) mistakes() []keymount.Mistake {
+	cl.origin.name = defaultStore
 	for _, e := range cl.entries {
-		if e.place != nil {
-			e.place.name = defaultStore
+		if e.origin != nil {
+			e.origin.name = defaultStore
 		}
 	}
 	written, err := encode(cl.parameters())

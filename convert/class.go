@@ -11,13 +11,13 @@ import (
 	"github.com/keymount/keymount/manifest"
 )
 
-// class is a SecretProviderClass to write, as long as it can still change.
-type class struct {
+// draft is a SecretProviderClass to write, as long as it can still change.
+type draft struct {
 	source
 
 	namespace string
 	name      string
-	place     *place
+	origin    *origin
 	role      string
 	// accounts are the service accounts of the pods that use it. Where none is known, old is
 	// the one that the old tool logged in with.
@@ -38,7 +38,7 @@ type entry struct {
 
 	path, key, version, file, template, format, encoding, mode string
 	args                                                       *yaml.Node
-	place                                                      *place // where it is not the class's
+	origin                                                     *origin // where it is not the class's
 	role                                                       string
 	beside                                                     []string // paths that the template names
 	comments                                                   []string
@@ -57,7 +57,7 @@ func (c *conversion) freeName(o manifest.Object) string {
 }
 
 // node writes the class.
-func (cl *class) node() *yaml.Node {
+func (cl *draft) node() *yaml.Node {
 	metadata := mapping("name", cl.name)
 	if cl.object.Namespace != "" || cl.namespace != defaultNamespace {
 		metadata = mapping("name", cl.name, "namespace", cl.namespace)
@@ -77,10 +77,10 @@ func (cl *class) node() *yaml.Node {
 }
 
 // parameters are the class's own.
-func (cl *class) parameters() *yaml.Node {
+func (cl *draft) parameters() *yaml.Node {
 	parameters := mapping()
-	if cl.place.name != defaultStore {
-		put(parameters, "store", cl.place.name)
+	if cl.origin.name != defaultStore {
+		put(parameters, "store", cl.origin.name)
 	}
 	if cl.role != "" {
 		put(parameters, "role", cl.role)
@@ -90,7 +90,7 @@ func (cl *class) parameters() *yaml.Node {
 }
 
 // objects is the text of the objects, as a block that keeps its lines.
-func (cl *class) objects() *yaml.Node {
+func (cl *draft) objects() *yaml.Node {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, e := range cl.entries {
 		list.Content = append(list.Content, e.node())
@@ -118,8 +118,8 @@ func (e entry) node() *yaml.Node {
 			put(n, f.name, f.text)
 		}
 	}
-	if e.place != nil {
-		put(n, "store", e.place.name)
+	if e.origin != nil {
+		put(n, "store", e.origin.name)
 	}
 	if e.role != "" {
 		put(n, "role", e.role)

@@ -3,8 +3,8 @@
 // agent become classes, rules of keymount.yaml and changed pods. It is pure.
 //
 // [Convert] goes through the objects of files, and a file of this package reads each source:
-// dialect.go, external*.go, operator*.go, injector.go. Each makes [class]es, which class.go
-// writes, places, of which rules.go makes the stores, and notes. template.go translates the
+// dialect.go, external*.go, operator*.go, injector.go. Each makes [draft]s, which class.go
+// writes, [origin]s, of which rules.go makes the stores, and notes. template.go translates the
 // templates of all sources by their parse trees. What has no counterpart is in a [Note], and
 // nothing is dropped in silence.
 package convert
@@ -72,8 +72,8 @@ type conversion struct {
 	objects []manifest.Object
 	pods    map[string][]podUse // by namespace
 	taken   map[[2]string]bool  // namespace and name of classes
-	places  []*place
-	classes []*class
+	origins []*origin
+	classes []*draft
 	patches []func() // change the pods, when the classes are checked
 	told    map[Note]bool
 	result  Result
@@ -127,13 +127,13 @@ func (c *conversion) named(kind, namespace, name string) (manifest.Object, bool)
 	return manifest.Object{}, false
 }
 
-// finish checks the classes, gives the places their names and rules, and writes all of it.
+// finish checks the classes, gives the origins their names and rules, and writes all of it.
 func (c *conversion) finish() {
 	for _, cl := range c.classes {
 		c.findAccounts(cl)
 		c.check(cl)
 	}
-	c.namePlaces()
+	c.nameOrigins()
 	for _, cl := range c.classes {
 		if c.allow(cl); len(cl.entries) == 0 {
 			cl.lost(nil, "", "there is nothing of it that a class could have", "")

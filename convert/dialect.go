@@ -57,7 +57,7 @@ func (c *conversion) vaultClasses(s source, from manifest.Class, d keymount.Dial
 		if i > 0 {
 			as = c.freeName(s.object)
 		}
-		cl := &class{source: s, namespace: c.namespace(s.object), name: as, uses: func(p podUse) bool { return p.overwrites(name, set) }}
+		cl := &draft{source: s, namespace: c.namespace(s.object), name: as, uses: func(p podUse) bool { return p.overwrites(name, set) }}
 		if !c.vaultClass(cl, of, d) {
 			return
 		}
@@ -89,7 +89,7 @@ func (c *conversion) overrides(namespace, class string) (sets []map[string]strin
 }
 
 // noteOverrides tells of each pod that it cannot stay as it is.
-func (c *conversion) noteOverrides(cl *class, name string, set map[string]string) {
+func (c *conversion) noteOverrides(cl *draft, name string, set map[string]string) {
 	for _, pod := range c.pods[cl.namespace] {
 		if len(set) > 0 && pod.overwrites(name, set) {
 			source{c, pod.Object}.lost(nil, "volumeAttributes", fmt.Sprintf("%s of the volume of class %q overwrite parameters, which a pod cannot do with a class of keymount", strings.Join(slices.Sorted(maps.Keys(set)), ", "), name),
@@ -100,7 +100,7 @@ func (c *conversion) noteOverrides(cl *class, name string, set map[string]string
 
 // vaultClass reads a class. It is parsed by the very code that mounts it, so that it means
 // here what it means there. False if nothing can be read.
-func (c *conversion) vaultClass(cl *class, from manifest.Class, d keymount.Dialect) bool {
+func (c *conversion) vaultClass(cl *draft, from manifest.Class, d keymount.Dialect) bool {
 	s := cl.source
 	s.noteFields(fieldsOf(read("spec.provider", "spec.parameters", "spec.secretObjects")))
 	checked := keymount.Check(d, cl.namespace, from.Parameters, anyStore(d, from.Parameters))
@@ -115,7 +115,7 @@ func (c *conversion) vaultClass(cl *class, from manifest.Class, d keymount.Diale
 	if wrong[-1] {
 		return false
 	}
-	cl.place = c.place(s, s.field("spec", "parameters"), dialectKey(d, from.Parameters))
+	cl.origin = c.origin(s, s.field("spec", "parameters"), dialectKey(d, from.Parameters))
 	for _, o := range checked.Objects {
 		e := entry{field: fmt.Sprintf("objects[%d]", o.Index), at: s.field("spec", "parameters", nameObjects)}
 		for _, place := range checked.Paths {
@@ -155,8 +155,8 @@ func fieldOf(place keymount.Place) string {
 }
 
 // vaultObject converts one object; false where it has no counterpart.
-func (cl *class) vaultObject(e *entry, o keymount.Object) bool {
-	path := cl.place.path(cl.source, e.at, e.field, o.Secret.Path.String())
+func (cl *draft) vaultObject(e *entry, o keymount.Object) bool {
+	path := cl.origin.path(cl.source, e.at, e.field, o.Secret.Path.String())
 	e.path, e.version, e.file, e.encoding = path, o.Secret.Version, o.File, string(o.Encoding)
 	if o.Mode != usualMode {
 		e.mode = fmt.Sprintf("%04o", o.Mode)
@@ -184,7 +184,7 @@ func (cl *class) vaultObject(e *entry, o keymount.Object) bool {
 const usualMode = 0o644
 
 // wholeAnswer makes the part of an answer that keymount has: its data.
-func (cl *class) wholeAnswer(e *entry, o keymount.Object) {
+func (cl *draft) wholeAnswer(e *entry, o keymount.Object) {
 	e.template = `{"data":{{ toJson . }}}`
 	if o.Secret.Path.String() != e.path { // of KV v2
 		e.template = `{"data":{"data":{{ toJson . }}}}`
@@ -201,8 +201,8 @@ func anyStore(d keymount.Dialect, parameters map[string]string) map[string]keymo
 	return map[string]keymount.Store{defaultStore: {Traits: vault.Kind{}.Traits(), Settings: everywhere}}
 }
 
-// dialectKey is the place that a class names, as class/vault_store.go reads it.
-func dialectKey(d keymount.Dialect, parameters map[string]string) key {
+// dialectKey is the origin that a class names, as class/vault_store.go reads it.
+func dialectKey(d keymount.Dialect, parameters map[string]string) originKey {
 	prefixes := []string{"vault", "bao", "openbao"}
 	if d == keymount.DialectOpenBao {
 		prefixes = []string{"bao", "openbao", "vault"}
@@ -217,7 +217,7 @@ func dialectKey(d keymount.Dialect, parameters map[string]string) key {
 		}
 		return ""
 	}
-	return key{
+	return originKey{
 		address: first("Address"), namespace: first("Namespace"), mount: first("AuthMountPath", "KubernetesMountPath"),
 		audience: cmp.Or(parameters["audience"], string(d)), serverName: first("TLSServerName"),
 		hasCA: first("CACertPath", "CAPem", "CADirectory") != "", hasClientCert: first("TLSClientCertPath") != "",

@@ -17,7 +17,7 @@ const externalGroup = "external-secrets.io"
 
 // external is an ExternalSecret on its way.
 type external struct {
-	*class
+	*draft
 
 	names map[string]remote // of spec.data, by the key of the native Secret
 	order []string
@@ -28,7 +28,7 @@ type external struct {
 type remote struct {
 	at                      *yaml.Node
 	field                   string
-	place                   *place
+	origin                  *origin
 	role                    string
 	path, property, version string
 	encoded                 bool // in base64
@@ -55,14 +55,14 @@ func (c *conversion) externalObject(o manifest.Object) bool {
 
 func (c *conversion) externalSecret(s source) {
 	name := cmp.Or(s.text("spec", "target", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
-	x := &external{class: cl, names: map[string]remote{}}
+	cl := &draft{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
+	x := &external{draft: cl, names: map[string]remote{}}
 	at := x.usualStore()
 	if at == nil {
 		return
 	}
 	s.noteFields(externalSecretFields())
-	cl.place, cl.role = at.place, at.role
+	cl.origin, cl.role = at.origin, at.role
 	cl.old = at.accountIn(cl.namespace)
 	x.data(*at)
 	x.dataFrom(*at)
@@ -145,9 +145,9 @@ func (x *external) dataFrom(usual externalStore) {
 
 // from reads an item of spec.dataFrom.
 func (x *external) from(item *yaml.Node, field string, store externalStore) {
-	extract, place := manifest.Field(item, "extract"), field+".extract"
+	extract, of := manifest.Field(item, "extract"), field+".extract"
 	if extract == nil && manifest.Field(item, "key") != nil { // as in v1alpha1
-		extract, place = item, field
+		extract, of = item, field
 	}
 	switch {
 	case manifest.Field(item, "sourceRef", "generatorRef") != nil:
@@ -161,10 +161,10 @@ func (x *external) from(item *yaml.Node, field string, store externalStore) {
 	case !x.hasStore() && manifest.Field(item, "sourceRef", "storeRef") == nil:
 		x.lost(item, field, "neither it nor the ExternalSecret names a store", "name the SecretStore first")
 	default:
-		r, ok := x.remote(item, extract, place, store)
+		r, ok := x.remote(item, extract, of, store)
 		switch {
 		case ok && r.property != "":
-			x.lost(item, place+".property", "the keys within a value have no file each", "name each of them in spec.data: "+r.property+".KEY")
+			x.lost(item, of+".property", "the keys within a value have no file each", "name each of them in spec.data: "+r.property+".KEY")
 		case ok:
 			x.all = append(x.all, r)
 		}
@@ -175,7 +175,7 @@ func (x *external) from(item *yaml.Node, field string, store externalStore) {
 func (x *external) remote(item, ref *yaml.Node, field string, store externalStore) (r remote, ok bool) {
 	text := func(name string) string { return manifest.Text(manifest.Field(ref, name)) }
 	r = remote{
-		at: item, field: field, place: store.place, role: store.role, path: store.path(text("key")), version: text("version"), property: text("property"),
+		at: item, field: field, origin: store.origin, role: store.role, path: store.path(text("key")), version: text("version"), property: text("property"),
 	}
 	if manifest.Text(manifest.Field(ref, "metadataPolicy")) == "Fetch" {
 		x.lost(item, field+".metadataPolicy", "the metadata of a secret has no counterpart", "keep what is needed of it in the secret")
@@ -247,8 +247,8 @@ func (x *external) files() (keys []string, known bool) {
 // entry is an object that reads a remote value.
 func (x *external) entry(r remote) entry {
 	e := entry{at: r.at, field: r.field, path: r.path, version: r.version}
-	if r.place != x.place {
-		e.place = r.place
+	if r.origin != x.origin {
+		e.origin = r.origin
 	}
 	if r.role != x.role {
 		e.role = r.role
@@ -302,7 +302,7 @@ func (x *external) templates(template *yaml.Node, templated []member) (keys []st
 		}
 		e := x.entry(main)
 		e.at, e.field, e.file = m.name, field, m.name.Value
-		t := translation{words: sprigWords(), main: secretCall{path: main.path}, place: main.place}
+		t := translation{words: sprigWords(), main: secretCall{path: main.path}, origin: main.origin}
 		t.lookup = func(name string) (value, error) { return x.lookup(&t, main, name) }
 		t.whole = x.whole
 		text, failures := t.translate(m.value.Value, value{shape: theNames})
@@ -346,8 +346,8 @@ func (x *external) lookup(t *translation, main remote, name string) (value, erro
 		return value{}, failure{text: fmt.Sprintf("%q may be of several secrets", name), instead: "name it in spec.data"}
 	}
 	of := value{main: true}
-	if r.path != main.path || r.version != main.version || r.place != main.place || r.role != main.role {
-		if r.place != main.place || r.role != main.role || r.version != "" {
+	if r.path != main.path || r.version != main.version || r.origin != main.origin || r.role != main.role {
+		if r.origin != main.origin || r.role != main.role || r.version != "" {
 			return value{}, failure{text: fmt.Sprintf("%q is of another store or a pinned version, which a template cannot name", name), instead: "make a file of its own of it"}
 		}
 		t.beside = append(t.beside, r.path)
@@ -403,6 +403,9 @@ func (x *external) sync(name string, keys []string, known bool) {
 	case "Merge":
 		x.lost(x.field("spec", "target", "creationPolicy"), "spec.target.creationPolicy", "the driver makes whole Secrets and adds to none", "mount the files")
 		return
+	}
+	if x.field("spec", "target", "manifest") != nil {
+		return // it wrote no Secret
 	}
 	labels, annotations := x.field("metadata", "labels"), x.field("metadata", "annotations")
 	if template != nil { // without one the operator copies the ExternalSecret's own

@@ -12,7 +12,7 @@ import (
 
 // externalStore is a SecretStore whose provider is a Vault.
 type externalStore struct {
-	place     *place
+	origin    *origin
 	role      string
 	account   string // with which the operator logs in
 	elsewhere string // the account's namespace, where the store names one
@@ -53,7 +53,7 @@ func (x *external) store(ref *yaml.Node, field string) *externalStore {
 func (s source) vaultStore(settings *yaml.Node) *externalStore {
 	s.noteFields(externalStoreFields())
 	text := func(names ...string) string { return manifest.Text(manifest.Field(settings, names...)) }
-	k := key{
+	k := originKey{
 		address: text("server"), namespace: text("namespace"), authNamespace: text("auth", "namespace"),
 		hasCA:         manifest.Field(settings, "caBundle") != nil || manifest.Field(settings, "caProvider") != nil,
 		hasClientCert: manifest.Field(settings, "tls", "certSecretRef") != nil,
@@ -80,11 +80,11 @@ func (s source) vaultStore(settings *yaml.Node) *externalStore {
 	if manifest.Field(settings, "headers") != nil {
 		s.lost(manifest.Field(settings, "headers"), "spec.provider.vault.headers", "keymount sends no headers of one's own", "")
 	}
-	store.place = s.c.place(s, settings, k)
+	store.origin = s.c.origin(s, settings, k)
 	if store.mount != "" {
-		store.place.learn(store.mount, kv2)
+		store.origin.learn(store.mount, kv2)
 		if store.isKV1 {
-			store.place.learn(store.mount, kv1)
+			store.origin.learn(store.mount, kv1)
 		}
 	}
 	return store
@@ -107,9 +107,9 @@ func (s externalStore) path(key string) string {
 	case s.mount == "" && s.isKV1:
 		return key
 	case s.mount == "":
-		path := s.place.canonical(key)
+		path := s.origin.canonical(key)
 		if mount, _, ok := strings.Cut(path, "/"); ok && path == key {
-			s.place.learn(mount, kv2)
+			s.origin.learn(mount, kv2)
 		}
 		return path
 	}

@@ -78,15 +78,15 @@ func (i injection) convert() {
 	}
 	i.noteAnnotations()
 	p, role := i.login()
-	var classes []*class
+	var classes []*draft
 	for _, secret := range outermost(i.secrets()) {
 		cl := i.classFor(&classes, secret.dir)
-		cl.place, cl.role = p, role
+		cl.origin, cl.role = p, role
 		if e, ok := i.entry(secret, p); ok {
 			cl.entries = append(cl.entries, e)
 		}
 	}
-	classes = slices.DeleteFunc(classes, func(cl *class) bool { return len(cl.entries) == 0 })
+	classes = slices.DeleteFunc(classes, func(cl *draft) bool { return len(cl.entries) == 0 })
 	if len(classes) == 0 {
 		i.lost(nil, "", "there is no secret to convert", "")
 		return
@@ -110,20 +110,20 @@ func outermost(all []injected) []injected {
 }
 
 // classFor is the class of the files of a folder.
-func (i injection) classFor(classes *[]*class, dir string) *class {
+func (i injection) classFor(classes *[]*draft, dir string) *draft {
 	for _, cl := range *classes {
 		if cl.dir == dir {
 			return cl
 		}
 	}
-	cl := &class{source: i.source, namespace: i.c.namespace(i.object), name: i.c.freeName(i.object), dir: dir, accounts: []string{i.pod.ServiceAccount}}
+	cl := &draft{source: i.source, namespace: i.c.namespace(i.object), name: i.c.freeName(i.object), dir: dir, accounts: []string{i.pod.ServiceAccount}}
 	*classes = append(*classes, cl)
 	return cl
 }
 
 // login reads where and as which role the agent logs in.
-func (i injection) login() (*place, string) {
-	k := key{
+func (i injection) login() (*origin, string) {
+	k := originKey{
 		address: i.value("service"), namespace: i.value("namespace"), mount: i.value("auth-path"), method: cmp.Or(i.value("auth-type"), "kubernetes"),
 		serverName: i.value("tls-server-name"), hasCA: i.value("ca-cert") != "", hasClientCert: i.value("client-cert") != "", isUnverified: i.value("tls-skip-verify") == "true",
 	}
@@ -137,7 +137,7 @@ func (i injection) login() (*place, string) {
 		role = i.pod.ServiceAccount
 		i.look(nil, i.prefix+"role", "there is no role to log in with; "+role+" stands in its place", "make such a role in Vault for the service account of the pod")
 	}
-	return i.c.place(i.source, i.annotation("service"), k), role
+	return i.c.origin(i.source, i.annotation("service"), k), role
 }
 
 // secrets are those of the annotations, as the injector reads them.
@@ -175,7 +175,7 @@ func (i injection) secret(raw string, at *yaml.Node) injected {
 }
 
 // entry converts one secret; false where it has no counterpart.
-func (i injection) entry(s injected, p *place) (e entry, ok bool) {
+func (i injection) entry(s injected, p *origin) (e entry, ok bool) {
 	e = entry{at: s.at, field: s.at.Value, file: s.file, mode: s.mode}
 	switch {
 	case s.template == nil && i.value("agent-inject-template-file-"+s.raw) != "":
@@ -189,7 +189,7 @@ func (i injection) entry(s injected, p *place) (e entry, ok bool) {
 }
 
 // templated translates a template of the agent.
-func (i injection) templated(e entry, text *yaml.Node, path string, p *place) (entry, bool) {
+func (i injection) templated(e entry, text *yaml.Node, path string, p *origin) (entry, bool) {
 	tree, err := parsedTemplate(text.Value)
 	if err != nil {
 		i.lost(text, e.field, "template: "+err.Error(), "correct the template first")
@@ -200,7 +200,7 @@ func (i injection) templated(e entry, text *yaml.Node, path string, p *place) (e
 		i.lost(text, e.field, "the template reads no secret", "keep such a text in a ConfigMap")
 		return e, false
 	}
-	t := translation{words: agentWords(), main: main, place: p}
+	t := translation{words: agentWords(), main: main, origin: p}
 	written, failures := t.translate(text.Value, value{shape: noData})
 	i.report(text, e.field, failures, t.remarks)
 	if len(failures) > 0 {
@@ -236,7 +236,7 @@ func mainCall(calls []secretCall, path string) (main secretCall, ok bool) {
 }
 
 // usualEntry is a secret without a template.
-func (i injection) usualEntry(e entry, s injected, p *place) entry {
+func (i injection) usualEntry(e entry, s injected, p *origin) entry {
 	usual, isJSON := usualTemplate, i.value("agent-inject-default-template") == "json"
 	if isJSON {
 		usual = usualJSONTemplate

@@ -20,7 +20,7 @@ type nativeSecret struct {
 }
 
 // keep has the driver write a native Secret as before, if its keys are known.
-func (cl *class) keep(n nativeSecret) {
+func (cl *draft) keep(n nativeSecret) {
 	if !n.known {
 		cl.lost(nil, "", fmt.Sprintf("the native Secret %q is not kept: it had all keys of a secret, and the driver has to be told each", n.name),
 			"mount the files, or name the keys in secretObjects of the class")
@@ -58,7 +58,7 @@ func (cl *class) keep(n nativeSecret) {
 
 // unsync takes the keys out of the native Secrets whose files the class has not, and the
 // Secrets without keys.
-func (cl *class) unsync() {
+func (cl *draft) unsync() {
 	if cl.synced == nil || cl.synced.Kind != yaml.SequenceNode {
 		return
 	}

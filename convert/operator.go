@@ -34,16 +34,16 @@ func (c *conversion) operatorObject(o manifest.Object) bool {
 }
 
 // operatorSecret converts a secret of any kind; read makes the object that reads it.
-func (c *conversion) operatorSecret(s source, read func(*place) entry, table fields) {
+func (c *conversion) operatorSecret(s source, read func(*origin) entry, table fields) {
 	name := cmp.Or(s.text("spec", "destination", "name"), s.object.Name)
-	cl := &class{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
+	cl := &draft{source: s, namespace: c.namespace(s.object), name: c.freeName(s.object), native: name, uses: func(p podUse) bool { return p.reads(name) }}
 	login, ok := s.login()
 	if !ok {
 		return
 	}
 	s.noteFields(table)
-	cl.place, cl.role, cl.old = login.place, login.role, login.account
-	d := destination{class: cl, read: read(cl.place)}
+	cl.origin, cl.role, cl.old = login.origin, login.role, login.account
+	d := destination{draft: cl, read: read(cl.origin)}
 	d.read.at = cmp.Or(d.read.at, s.object.Node)
 	keys, known := d.files()
 	d.part()
@@ -65,7 +65,7 @@ func (c *conversion) operatorSecret(s source, read func(*place) entry, table fie
 }
 
 // staticEntry reads a VaultStaticSecret.
-func (s source) staticEntry(p *place) entry {
+func (s source) staticEntry(p *origin) entry {
 	mount, path := trimmed(s.text("spec", "mount")), trimmed(s.text("spec", "path"))
 	engine := kv2
 	if s.text("spec", "type") == "kv-v1" {
@@ -80,7 +80,7 @@ func (s source) staticEntry(p *place) entry {
 }
 
 // dynamicEntry reads a VaultDynamicSecret.
-func (s source) dynamicEntry(*place) entry {
+func (s source) dynamicEntry(*origin) entry {
 	e := entry{at: s.field("spec", "path"), field: "spec.path", path: trimmed(s.text("spec", "mount")) + "/" + trimmed(s.text("spec", "path"))}
 	params, method := members(s.field("spec", "params")), strings.ToUpper(s.text("spec", "requestHTTPMethod"))
 	if len(params) > 0 || method == "PUT" || method == "POST" {
@@ -94,7 +94,7 @@ func (s source) dynamicEntry(*place) entry {
 }
 
 // pkiEntry reads a VaultPKISecret, whose arguments are those that the operator sends.
-func (s source) pkiEntry(*place) entry {
+func (s source) pkiEntry(*origin) entry {
 	path := trimmed(s.text("spec", "mount"))
 	if issuer := s.text("spec", "issuerRef"); issuer != "" {
 		path += "/issuer/" + issuer
@@ -127,7 +127,7 @@ func (s source) pkiEntry(*place) entry {
 
 // destination is the Secret that the operator writes, on its way to files.
 type destination struct {
-	*class
+	*draft
 
 	read entry // without a file
 }
@@ -276,7 +276,7 @@ func (d *destination) referred(found manifest.Object, ref *yaml.Node) (keys []st
 // template makes the file of one template; false where it has no counterpart.
 func (d *destination) template(of source, field, key string, m member) bool {
 	text := manifest.Field(m.value, "text")
-	t := translation{words: sprigWords(), main: secretCall{path: d.read.path}, place: d.place}
+	t := translation{words: sprigWords(), main: secretCall{path: d.read.path}, origin: d.origin}
 	written, failures := t.translate(manifest.Text(text), value{shape: theInput})
 	if text == nil {
 		text = m.value

@@ -13,7 +13,7 @@ import (
 
 // operatorLogin is the way the operator logs in for a secret.
 type operatorLogin struct {
-	place         *place
+	origin        *origin
 	role, account string
 }
 
@@ -35,7 +35,7 @@ func (s source) login() (operatorLogin, bool) {
 		}
 		k.namespace = namespace
 	}
-	login.place = s.c.place(s, s.object.Node, k)
+	login.origin = s.c.origin(s, s.object.Node, k)
 	return login, true
 }
 
@@ -130,9 +130,9 @@ func (a vaultAuth) text(own []string, globals ...[]string) string {
 	return text
 }
 
-func (a vaultAuth) key() (key, operatorLogin) {
+func (a vaultAuth) key() (originKey, operatorLogin) {
 	method := cmp.Or(a.text([]string{"method"}, []string{"defaultAuthMethod"}), "kubernetes")
-	k := key{
+	k := originKey{
 		method: method, mount: a.text([]string{"mount"}, []string{method, "mount"}, []string{"defaultMount"}),
 		namespace: a.text([]string{"namespace"}, []string{method, "namespace"}, []string{"defaultVaultNamespace"}),
 	}
@@ -155,7 +155,7 @@ func (a vaultAuth) key() (key, operatorLogin) {
 }
 
 // connection adds the address and the ways of TLS.
-func (a vaultAuth) connection(k *key) {
+func (a vaultAuth) connection(k *originKey) {
 	ref := a.text([]string{"vaultConnectionRef"}, []string{"vaultConnectionRef"})
 	found, ok := a.referred("VaultConnection", "spec.vaultConnectionRef", ref)
 	if !ok {

@@ -13,7 +13,7 @@ const here = "./"
 // part keeps the files of a class apart. A key that several objects make is that of the last
 // one, as in the old tool's Secret. Which keys a folder has the input does not tell: where
 // others make files beside it, or another folder, it gets a place of its own.
-func (cl *class) part() {
+func (cl *draft) part() {
 	cl.entries = cl.lastOfEach()
 	for i := range cl.entries {
 		e := &cl.entries[i]
@@ -29,7 +29,7 @@ func (cl *class) part() {
 
 // lastOfEach are the objects without those that a later one overwrites, and without files
 // that a folder has as well, from the same key of the same secret.
-func (cl *class) lastOfEach() (left []entry) {
+func (cl *draft) lastOfEach() (left []entry) {
 	for i, e := range cl.entries {
 		isOverwritten := slices.ContainsFunc(cl.entries[i+1:], func(o entry) bool {
 			return o.file == e.file && (o.file != here || o.sameSecret(e))
@@ -44,16 +44,16 @@ func (cl *class) lastOfEach() (left []entry) {
 
 // sameSecret tells whether both read the same secret in the same way.
 func (e entry) sameSecret(o entry) bool {
-	return e.path == o.path && e.version == o.version && e.place == o.place && e.role == o.role && e.encoding == o.encoding &&
+	return e.path == o.path && e.version == o.version && e.origin == o.origin && e.role == o.role && e.encoding == o.encoding &&
 		e.template == "" && o.template == "" && e.args == nil && o.args == nil
 }
 
-func (cl *class) hasFiles() bool {
+func (cl *draft) hasFiles() bool {
 	return slices.ContainsFunc(cl.entries, func(e entry) bool { return !strings.HasSuffix(e.file, "/") })
 }
 
 // freeFolder is a folder that no object has, called after a secret.
-func (cl *class) freeFolder(name string) string {
+func (cl *draft) freeFolder(name string) string {
 	free := name + "/"
 	for n := 2; slices.ContainsFunc(cl.entries, func(e entry) bool { return strings.Trim(e.file, "/") == strings.Trim(free, "/") }); n++ {
 		free = fmt.Sprintf("%s-%d/", name, n)

@@ -13,8 +13,8 @@ import (
 
 // patch writes the pod without the agent, and with a volume for each class at the place of
 // the agent's files.
-func (i injection) patch(classes []*class) {
-	classes = slices.DeleteFunc(slices.Clone(classes), func(cl *class) bool { return len(cl.entries) == 0 })
+func (i injection) patch(classes []*draft) {
+	classes = slices.DeleteFunc(slices.Clone(classes), func(cl *draft) bool { return len(cl.entries) == 0 })
 	if len(classes) == 0 {
 		return // with a note about each object
 	}
@@ -54,7 +54,7 @@ func freeVolume(spec *yaml.Node) string {
 
 // mount mounts a volume into the containers that the injector would have chosen: all or those
 // of an annotation, and every init container unless no agent runs before them.
-func (i injection) mount(spec *yaml.Node, volume string, cl *class) {
+func (i injection) mount(spec *yaml.Node, volume string, cl *draft) {
 	chosen := i.value("agent-inject-containers")
 	for _, container := range items(spec, "containers") {
 		name := manifest.Text(manifest.Field(container, "name"))
@@ -71,7 +71,7 @@ func (i injection) mount(spec *yaml.Node, volume string, cl *class) {
 }
 
 // mountIn mounts a volume into a container, unless another one is there.
-func (i injection) mountIn(container *yaml.Node, volume string, cl *class) {
+func (i injection) mountIn(container *yaml.Node, volume string, cl *draft) {
 	for _, mount := range items(container, "volumeMounts") {
 		name, at := manifest.Text(manifest.Field(mount, "name")), path.Clean(manifest.Text(manifest.Field(mount, "mountPath")))
 		container, inside := manifest.Text(manifest.Field(container, "name")), path.Clean(cl.dir)

@@ -7,7 +7,7 @@ import (
 )
 
 // path is a path of Vault's API in the spelling of rules, and a note where that is a guess.
-func (p *place) path(s source, at *yaml.Node, field, text string) string {
+func (p *origin) path(s source, at *yaml.Node, field, text string) string {
 	path := p.canonical(text)
 	if mount, _, ok := strings.Cut(path, "/"); ok && path != trimmed(text) && p.mounts[mount] != kv2 {
 		s.look(at, field, "data/ stands behind several segments, so that they are taken for the mount of a KV v2 engine",
@@ -23,7 +23,7 @@ func trimmed(text string) string {
 
 // canonical is a path of Vault's API in the spelling of rules: of a KV v2 secret mount and
 // name. Where the mount's engine is not known, data behind it tells a KV v2.
-func (p *place) canonical(text string) string {
+func (p *origin) canonical(text string) string {
 	text = trimmed(text)
 	mount, below, ok := strings.Cut(text, "/data/")
 	if !ok || below == "" || p.isBelow(mount, kv1) {
@@ -37,7 +37,7 @@ func (p *place) canonical(text string) string {
 }
 
 // isBelow tells whether a path is or lies below a mount of this engine.
-func (p *place) isBelow(path, engine string) bool {
+func (p *origin) isBelow(path, engine string) bool {
 	for mount, is := range p.mounts {
 		if is == engine && (path == mount || strings.HasPrefix(path, mount+"/")) {
 			return true

@@ -14,7 +14,7 @@ import (
 type podUse struct{ manifest.Pod }
 
 // findAccounts finds the service accounts of the pods that use a class.
-func (c *conversion) findAccounts(cl *class) {
+func (c *conversion) findAccounts(cl *draft) {
 	if cl.uses == nil {
 		return
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/keymount/keymount/store/vault"
 )
 
-// place is a Vault and the way to log in there: a store of keymount.yaml.
-type place struct {
-	key
+// origin is a Vault and the way to log in there: a store of keymount.yaml.
+type origin struct {
+	originKey
 
 	name     string
 	mounts   map[string]string // kv1 or kv2, by mount
@@ -26,8 +26,8 @@ type place struct {
 	rules    []access.Rule
 }
 
-// key tells places apart.
-type key struct {
+// originKey tells origins apart.
+type originKey struct {
 	address, namespace                     string // empty for the usual ones of the old tool
 	method, mount, authNamespace, audience string
 	serverName                             string
@@ -37,15 +37,15 @@ type key struct {
 // placeholder stands for an address that the input does not name.
 const placeholder = "https://vault.invalid:8200"
 
-// place finds the place, or makes it.
-func (c *conversion) place(s source, at *yaml.Node, k key) *place {
+// origin finds the origin, or makes it.
+func (c *conversion) origin(s source, at *yaml.Node, k originKey) *origin {
 	k = s.clean(at, k)
-	for _, p := range c.places {
-		if p.key == k {
+	for _, p := range c.origins {
+		if p.originKey == k {
 			return p
 		}
 	}
-	p := &place{key: k, mounts: map[string]string{}}
+	p := &origin{originKey: k, mounts: map[string]string{}}
 	if k.address == "" {
 		p.comments = append(p.comments, "The input names no address: write it in place of this one.")
 		s.look(at, "", "the address of the Vault is not in the files, since the old tool had it elsewhere", "write it into keymount.yaml in place of "+placeholder)
@@ -59,12 +59,12 @@ func (c *conversion) place(s source, at *yaml.Node, k key) *place {
 	if k.isUnverified {
 		p.comments = append(p.comments, "The old tool did not verify the server's certificate. keymount always does: add caFile.")
 	}
-	c.places = append(c.places, p)
+	c.origins = append(c.origins, p)
 	return p
 }
 
 // clean is a key in one spelling, and without what keymount.yaml would refuse.
-func (s source) clean(at *yaml.Node, k key) key {
+func (s source) clean(at *yaml.Node, k originKey) originKey {
 	k.method, k.audience = cmp.Or(k.method, vault.MethodKubernetes), cmp.Or(k.audience, usualAudience)
 	k.mount = kind.AuthMount(cmp.Or(k.mount, k.method))
 	k.namespace, k.authNamespace = kind.Rootless(k.namespace), strings.Trim(k.authNamespace, "/")
@@ -101,17 +101,17 @@ func (s source) clean(at *yaml.Node, k key) key {
 }
 
 // learn notes the engine of a mount, unless it has a name that no mount has.
-func (p *place) learn(mount, engine string) {
+func (p *origin) learn(mount, engine string) {
 	if _, err := store.ParsePath(mount); err == nil && spelling.Unspaced(mount) == nil {
 		p.mounts[mount] = engine
 	}
 }
 
-// namePlaces names the places: one is called as the options say, and several after it.
-func (c *conversion) namePlaces() {
-	used := slices.DeleteFunc(slices.Clone(c.places), func(p *place) bool { return !c.isUsed(p) })
-	c.places = used
-	for i, p := range c.places {
+// nameOrigins names the origins: one is called as the options say, and several after it.
+func (c *conversion) nameOrigins() {
+	used := slices.DeleteFunc(slices.Clone(c.origins), func(p *origin) bool { return !c.isUsed(p) })
+	c.origins = used
+	for i, p := range c.origins {
 		p.name = c.options.Store
 		if i > 0 {
 			p.name = fmt.Sprintf("%s-%d", c.options.Store, i+1)
@@ -119,14 +119,14 @@ func (c *conversion) namePlaces() {
 	}
 }
 
-func (c *conversion) isUsed(p *place) bool {
-	return slices.ContainsFunc(c.classes, func(cl *class) bool {
-		return cl.place == p && len(cl.entries) > 0 || slices.ContainsFunc(cl.entries, func(e entry) bool { return e.place == p })
+func (c *conversion) isUsed(p *origin) bool {
+	return slices.ContainsFunc(c.classes, func(cl *draft) bool {
+		return cl.origin == p && len(cl.entries) > 0 || slices.ContainsFunc(cl.entries, func(e entry) bool { return e.origin == p })
 	})
 }
 
 // allow adds the narrowest rules for a class, and takes out what no rule can allow.
-func (c *conversion) allow(cl *class) {
+func (c *conversion) allow(cl *draft) {
 	if len(cl.entries) == 0 {
 		return
 	}
@@ -143,7 +143,7 @@ func (c *conversion) allow(cl *class) {
 	}
 	var allowed []entry
 	for _, e := range cl.entries {
-		p := cmp.Or(e.place, cl.place)
+		p := cmp.Or(e.origin, cl.origin)
 		rule := access.Rule{Namespaces: []string{cl.namespace}, ServiceAccounts: accounts, Roles: []string{cmp.Or(e.role, cl.role)}}
 		rule.Paths = slices.Clone(e.beside)
 		if e.args != nil {
@@ -162,7 +162,7 @@ func (c *conversion) allow(cl *class) {
 }
 
 // judge tells whether keymount.yaml can hold a rule.
-func (p *place) judge(r access.Rule) error {
+func (p *origin) judge(r access.Rule) error {
 	for _, text := range slices.Concat(r.Paths, r.Writes, r.Roles, r.Namespaces) {
 		if strings.ContainsAny(text, "*{}") {
 			return fmt.Errorf("%q would be a pattern", text)
@@ -180,8 +180,8 @@ func (p *place) judge(r access.Rule) error {
 // noReads is the path of a rule that is for writes alone, as audit proposes it.
 const noReads = "no-reads/none"
 
-// add merges a rule into those of the place.
-func (p *place) add(r access.Rule) {
+// add merges a rule into those of the origin.
+func (p *origin) add(r access.Rule) {
 	for i, has := range p.rules {
 		if slices.Equal(has.Namespaces, r.Namespaces) && slices.Equal(has.ServiceAccounts, r.ServiceAccounts) && slices.Equal(has.Roles, r.Roles) {
 			p.rules[i].Paths, p.rules[i].Writes = union(has.Paths, r.Paths), union(has.Writes, r.Writes)
@@ -200,11 +200,11 @@ func union(a, b []string) []string {
 
 // rules writes keymount.yaml; nil without a store.
 func (c *conversion) rules() *yaml.Node {
-	if len(c.places) == 0 {
+	if len(c.origins) == 0 {
 		return nil
 	}
 	stores := &yaml.Node{Kind: yaml.SequenceNode}
-	for _, p := range c.places {
+	for _, p := range c.origins {
 		stores.Content = append(stores.Content, p.node())
 	}
 	n := mapping("stores", stores)
@@ -212,7 +212,7 @@ func (c *conversion) rules() *yaml.Node {
 	return n
 }
 
-func (p *place) node() *yaml.Node {
+func (p *origin) node() *yaml.Node {
 	auth := mapping("method", p.method, "mount", p.mount)
 	if p.authNamespace != "" {
 		put(auth, "namespace", p.authNamespace)

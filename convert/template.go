@@ -18,9 +18,9 @@ type translation struct {
 	// lookup is the value of a name in the data of a template of ESO.
 	lookup func(name string) (value, error)
 	// whole is all of that data; an error where it is of several secrets.
-	whole func() (value, error)
-	main  secretCall // the secret of the object: its data is keymount's dot
-	place *place
+	whole  func() (value, error)
+	main   secretCall // the secret of the object: its data is keymount's dot
+	origin *origin
 
 	text     string // of the template
 	out      strings.Builder
@@ -355,11 +355,11 @@ func (t *translation) failed(n parse.Node, err error) value {
 
 // ofData is a part of an answer's data: of KV v2 that is the secret itself, below data.
 func (t *translation) ofData(n parse.Node, v value, name string) value {
-	isKV2 := t.place.isBelow(v.path, kv2)
+	isKV2 := t.origin.isBelow(v.path, kv2)
 	switch {
-	case name == "data" && !t.place.isBelow(v.path, kv1):
+	case name == "data" && !t.origin.isBelow(v.path, kv1):
 		if mount, _, ok := strings.Cut(v.path, "/"); ok && !isKV2 {
-			t.place.learn(mount, kv2) // else there would be no data in it
+			t.origin.learn(mount, kv2) // else there would be no data in it
 		}
 		v.shape = plain
 		return v
@@ -453,7 +453,7 @@ func (t *translation) settled(n parse.Node, v value) value {
 	case plain, isUnknown:
 		return v
 	case theData:
-		if t.place.isBelow(v.path, kv2) {
+		if t.origin.isBelow(v.path, kv2) {
 			return t.fail(n, "use .Data.data", "the whole data of a KV v2 answer has metadata, too, and no counterpart")
 		}
 		return v
@@ -578,7 +578,7 @@ func (t *translation) secret(name *parse.IdentifierNode, args []parse.Node, pipe
 
 // canonical is a path in the spelling of rules.
 func (t *translation) canonical(path string) string {
-	return t.place.canonical(path)
+	return t.origin.canonical(path)
 }
 
 // secretOf reads the arguments of a call of secret.
