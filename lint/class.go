@@ -240,6 +240,9 @@ func (c *checker) checkTexts(o manifest.Object, node *yaml.Node, place string, n
 
 // checkMapOfTexts is checkTexts for all fields of a map, such as labels.
 func (c *checker) checkMapOfTexts(o manifest.Object, node *yaml.Node, place string) {
+	if !isNull(node) && node.Kind != yaml.MappingNode {
+		c.node(o, node, "not-a-text", Error, "%s: not a map of names to texts", place)
+	}
 	for _, e := range manifest.Entries(node) {
 		c.checkText(o, e.Value, place+"."+e.Key.Value)
 	}

@@ -59,14 +59,14 @@ func (c *checker) judge(of *checkedClass, checked class.Checked, users []user, f
 	last := map[string]int{} // findings
 	for _, u := range users {
 		for i, secret := range checked.Secrets {
-			of := reader{u, cmp.Or(u.namespace, of.namespace)}
-			s, decision, path := c.decide(of, secret)
+			r := reader{u, cmp.Or(u.namespace, of.namespace)}
+			s, decision, path := c.decide(r, secret)
 			if s == nil || decision.Allowed {
 				continue
 			}
-			denied[s.Name] = append(denied[s.Name], of.use(secret, path))
+			denied[s.Name] = append(denied[s.Name], r.use(secret, path))
 			before := len(c.findings)
-			c.at(file, at(objectOf(checked, i)), "denied", of.severity(), "%s", c.denial(of, s, secret, path, decision))
+			c.at(file, at(objectOf(checked, i)), "denied", r.severity(), "%s", c.denial(r, s, secret, path, decision))
 			if len(c.findings) > before {
 				last[s.Name] = before
 			}

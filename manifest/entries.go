@@ -10,8 +10,8 @@ type Entry struct {
 
 // Bounds of the maps merged into one: a few lines could stand for millions of fields.
 const (
-	maxMerges = 1000
-	maxMerged = 1000 // fields of theirs
+	maxMerges = 100
+	maxMerged = 200 // fields of theirs
 )
 
 // Entries are the fields of a map as kubectl reads it, in its order: of a name that is there
@@ -77,25 +77,30 @@ func written(node *yaml.Node) []Entry {
 	if node = Resolved(node); node == nil || node.Kind != yaml.MappingNode {
 		return nil
 	}
-	m := merging{all: make([]Entry, 0, len(node.Content)/2), merges: maxMerges, fields: len(node.Content) + maxMerged}
-	m.add(node)
+	m := merging{all: make([]Entry, 0, len(node.Content)/2), merges: maxMerges, fields: maxMerged}
+	m.add(node, false)
 	return m.all
 }
 
 // merging gathers the fields of maps, as long as some are left.
 type merging struct {
 	all            []Entry
-	merges, fields int // that are left
+	merges, fields int // merged ones that are left
 }
 
-func (m *merging) add(node *yaml.Node) {
-	for i := 0; i+1 < len(node.Content) && m.fields > 0; i += 2 {
+func (m *merging) add(node *yaml.Node, isMerged bool) {
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if isMerged && m.fields == 0 {
+			return
+		}
 		key, value := node.Content[i], Resolved(node.Content[i+1])
 		if isMerge(key) {
 			m.merge(value)
 			continue
 		}
-		m.fields--
+		if isMerged {
+			m.fields--
+		}
 		m.all = append(m.all, Entry{key, value})
 	}
 }
@@ -109,7 +114,7 @@ func (m *merging) merge(node *yaml.Node) {
 	for i := len(from) - 1; i >= 0 && m.merges > 0; i-- {
 		if one := Resolved(from[i]); one.Kind == yaml.MappingNode {
 			m.merges--
-			m.add(one)
+			m.add(one, true)
 		}
 	}
 }

@@ -93,7 +93,12 @@ func TestMergesAreBounded(t *testing.T) {
 	for n := range 30 {
 		text += fmt.Sprintf("a%d: &a%d {<<: [%s]}\n", n+1, n+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", n), 9), ","))
 	}
-	f := manifest.Parse("x.yaml", []byte(text+"spec: {<<: *a30}\n"))
+	f := manifest.Parse("x.yaml", []byte(text+"spec: {<<: *a30, own: x}\nmany: {<<: {"+strings.Repeat("a: b, ", 5000)+"}, own: x}\n"))
+	for _, field := range []string{"spec", "many"} {
+		if manifest.Text(manifest.Field(f.Objects[0].Node, field, "own")) != "x" {
+			t.Errorf("%s: a field of its own is lost behind those that are merged", field)
+		}
+	}
 	if got := manifest.Field(f.Objects[0].Node, "spec", "none"); got != nil {
 		t.Error(got)
 	}
