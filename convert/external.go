@@ -399,12 +399,14 @@ func (x *external) sync(name string, keys []string, known bool) {
 	template := x.field("spec", "target", "template")
 	switch policy := x.text("spec", "target", "creationPolicy"); policy {
 	case "None":
+		x.native, x.uses = "", nil // a Secret of that name is another's
 		return
 	case "Merge":
 		x.lost(x.field("spec", "target", "creationPolicy"), "spec.target.creationPolicy", "the driver makes whole Secrets and adds to none", "mount the files")
 		return
 	}
 	if x.field("spec", "target", "manifest") != nil {
+		x.native = ""
 		return // it wrote no Secret
 	}
 	labels, annotations := x.field("metadata", "labels"), x.field("metadata", "annotations")
