@@ -33,10 +33,10 @@ store: prod
 role: e2e
 objects: "[{path: secret/e2e/%s, key: password, file: password}]"
 `
-	c.class("app", fmt.Sprintf(class, "status"), "")
+	c.class("good", fmt.Sprintf(class, "status"), "")
 	c.class("broken", fmt.Sprintf(class, "none"), "")
-	c.running("app", "app")
-	c.start("broken", "broken")
+	c.running("good", "good")
+	c.start("app", "broken")
 	c.tells("SecretMountFailed: ", "secret/e2e/none")
 	nodes, said := s.statuses(t)
 	if strings.Contains(said, "fake-1") {
@@ -53,7 +53,7 @@ objects: "[{path: secret/e2e/%s, key: password, file: password}]"
 			t.Errorf("node %s: stores %+v", n.Node, n.Stores)
 		}
 	}
-	if v := found["app"]; v.State != "fresh" || v.Files != 1 || v.Pod != "app" || v.Changed == "" {
+	if v := found["good"]; v.State != "fresh" || v.Files != 1 || v.Pod != "good" || v.Changed == "" {
 		t.Errorf("the pod that mounts is %+v", v)
 	}
 	if v := found["broken"]; v.State != "failing" || v.Code != "NotFound" || !strings.Contains(v.Error, "secret/e2e/none") {
