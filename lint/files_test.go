@@ -141,8 +141,8 @@ func TestTooLarge(t *testing.T) {
 
 // TestSARIF has the parts that the schema of SARIF 2.1.0 requires.
 func TestSARIF(t *testing.T) {
-	files := []*manifest.File{manifest.Parse("/work/a b/class.yaml", []byte(strings.Replace(goodClass, "file:", "fiel:", 1))), manifest.Parse("t.yaml", []byte("a: {{ .Values.x }"))}
-	log := lint.SARIF(lint.Check(files, options("", nil)).Findings, "v1", "/work")
+	files := []*manifest.File{manifest.Parse("/srv/a b/class.yaml", []byte(strings.Replace(goodClass, "file:", "fiel:", 1))), manifest.Parse("t.yaml", []byte("a: {{ .Values.x }"))}
+	log := lint.SARIF(lint.Check(files, options("", nil)).Findings, "v1", "/srv")
 	run := log.Runs[0]
 	if log.Version != "2.1.0" || run.Tool.Driver.Name == "" || len(run.Tool.Driver.Rules) != len(lint.Rules()) {
 		t.Errorf("%+v", run.Tool)
