@@ -65,6 +65,10 @@ const (
 	JKS CertificateFormat = "jks"
 )
 
+// CertificateFiles are the files that format: pem may write into a folder: the certificate,
+// its key and the certificate of its issuer.
+func CertificateFiles() [3]string { return [3]string{"tls.crt", "tls.key", "ca.crt"} }
+
 // objectParser reads one entry and notes mistakes under its index.
 type objectParser struct{ entry }
 

@@ -18,9 +18,16 @@ func TestLintDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	found := 0
 	for _, f := range archive.Files {
+		if f.Name == "findings.txt" {
+			found++
+		}
 		if f.Name == "findings.txt" && !strings.Contains(string(document), "$ keymount lint class.yaml\n"+string(f.Data)+"```\n") {
 			t.Errorf("docs/lint.md does not have what is found:\n%s", f.Data)
 		}
+	}
+	if found != 1 {
+		t.Errorf("the script has %d files findings.txt, want 1", found)
 	}
 }

@@ -78,6 +78,9 @@ func (c *checker) checkNamesake(of *checkedClass) {
 func (c *checker) isMisspelledProvider(of manifest.Class) bool {
 	known := []string{string(class.DialectKeymount), string(class.DialectVault), string(class.DialectOpenBao)}
 	meant := spelling.Clear(of.Provider, known)
+	if name := strings.TrimSuffix(of.Provider, ".sock"); slices.Contains(known, name) {
+		meant = name // the driver adds it
+	}
 	if meant != "" {
 		c.node(of.Object, manifest.Field(of.Node, "spec", "provider"), "provider", Error, "there is no provider %q; did you mean %q?", spelling.Visible(of.Provider), meant)
 	}
@@ -87,7 +90,7 @@ func (c *checker) isMisspelledProvider(of manifest.Class) bool {
 // dialect is that of a provider's classes; false for a provider that keymount is not.
 func (c *checker) dialect(provider string) (class.Dialect, bool) {
 	switch d := class.DialectOf(provider); {
-	case d != class.DialectKeymount:
+	case d == class.Dialect(provider) && d != class.DialectKeymount:
 		return d, true
 	case provider == string(class.DialectKeymount), c.config != nil && c.config.serves(provider):
 		return d, true

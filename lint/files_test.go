@@ -75,6 +75,7 @@ func TestFiles(t *testing.T) {
 		"one class twice, unchanged":          {files: []string{"class.yaml", goodClass + "---\n" + goodClass}},
 		"a chart in a comment":                {files: []string{"class.yaml", "# made of {{ .Values.x }}\n" + strings.Replace(goodClass, "file:", "fiel:", 1)}, want: []string{"class.yaml unknown-field error"}},
 		"a chart's template without values":   {files: []string{"class.yaml", "{{- range $i := until 3 }}\n" + goodClass + "{{- end }}\n"}, want: []string{"class.yaml template warning"}},
+		"a template by its name":              {files: []string{"class.yaml", strings.Replace(goodClass, "name: app", "name: {{ template \"x\" . }}", 1)}, want: []string{"class.yaml template warning"}},
 		"merged maps":                         {files: []string{"class.yaml", strings.Replace(goodClass, "spec:\n  provider: keymount\n", "x: &base {provider: keymount}\nspec:\n  <<: *base\n", 1)}},
 	}
 	for name, test := range tests {

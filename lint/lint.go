@@ -132,7 +132,7 @@ func (c *checker) addSyntax(f *manifest.File) {
 // isTemplate tells the template of a chart, which may be YAML by chance, from templates in
 // classes, which never begin a line of the file, and from comments.
 func isTemplate(f *manifest.File) bool {
-	return regexp.MustCompile(`(?m)^\{\{|^[^#\n]*\{\{[^}]*(\.(Values|Release|Chart|Capabilities)\.|\binclude ")`).Match(f.Text)
+	return regexp.MustCompile(`(?m)^\{\{|^[^#\n]*\{\{[^}]*(\.(Values|Release|Chart|Capabilities)\.|\b(include|template|define|tpl) ")`).Match(f.Text)
 }
 
 // checker is the state of one Check.

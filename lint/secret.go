@@ -138,19 +138,31 @@ func (c *checker) secretData(of *checkedClass, node *yaml.Node) string {
 // hasFile tells whether an object writes a file, or may: one file for each key of a secret.
 func hasFile(checked class.Checked, file string) bool {
 	return slices.ContainsFunc(checked.Objects, func(o class.Object) bool {
-		if !o.Folder {
-			return o.File == file
+		if !o.Folder || o.Certificate == class.PEM {
+			return slices.Contains(filesOf(o), file)
 		}
 		return o.File == path.Dir(file)
 	})
 }
 
-func fileNames(checked class.Checked) []string {
-	names := make([]string, len(checked.Objects))
-	for i, o := range checked.Objects {
-		names[i] = o.File
+func fileNames(checked class.Checked) (names []string) {
+	for _, o := range checked.Objects {
+		names = append(names, filesOf(o)...)
 	}
 	return names
+}
+
+// filesOf are the files that an object may write, or the folder where the store knows them
+// alone.
+func filesOf(o class.Object) []string {
+	if !o.Folder || o.Certificate != class.PEM {
+		return []string{o.File}
+	}
+	files := class.CertificateFiles()
+	for i, name := range files {
+		files[i] = path.Join(o.File, name)
+	}
+	return files[:]
 }
 
 // checkKeys finds keys that a type of Secret has to have: the API server refuses it

@@ -365,7 +365,7 @@ func TestSizes(t *testing.T) {
 		t.Errorf("1 MiB of junk: %v", err)
 	}
 	_, _, err = w.mount(t, huge)
-	if got := status.Convert(err); got.Code() != codes.InvalidArgument || !strings.Contains(got.Message(), "more than the 1048576 that a class may have; split the class") {
+	if got := status.Convert(err); got.Code() != codes.InvalidArgument || !strings.Contains(got.Message(), "more than the 1048576 bytes that one may have; split it") {
 		t.Errorf("6 MiB: %v", err)
 	}
 	w.refused(t, w.volume(pod("shop", "api"), "[{path: shop/big, file: big/}]"), codes.FailedPrecondition,

@@ -287,12 +287,10 @@ func (r *rendering) certificateFolder(o *class.Object, set certificate.Set) erro
 		return fmt.Errorf("%w: %w", store.Invalid, err)
 	}
 	var failures []error
-	for _, f := range []struct {
-		name     string
-		contents secret.Bytes
-	}{{"tls.crt", files.Certificate}, {"tls.key", files.Key}, {"ca.crt", files.CA}} {
-		if f.contents.Len() > 0 {
-			failures = append(failures, r.write(o, inFolder(o, f.name), f.contents, nil))
+	contents := []secret.Bytes{files.Certificate, files.Key, files.CA}
+	for i, name := range class.CertificateFiles() {
+		if contents[i].Len() > 0 {
+			failures = append(failures, r.write(o, inFolder(o, name), contents[i], nil))
 		}
 	}
 	return errors.Join(failures...)
