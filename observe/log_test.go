@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,8 +155,19 @@ func TestLogOfChanges(t *testing.T) {
 // volumes is fewer than 100 lines.
 func TestLogOfAnIdleNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // of the text, which is written in the background
 		var text bytes.Buffer
-		log := observe.NewLog(slog.New(slog.NewJSONHandler(&text, nil)))
+		log := observe.NewLog(slog.New(slog.NewJSONHandler(writerFunc(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return text.Write(p)
+		}), nil)))
+		written := func() []map[string]any {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return lines(t, &text)
+		}
 		ctx, stop := context.WithCancel(t.Context())
 		stopped := make(chan error, 1)
 		go func() { stopped <- log.Run(ctx) }()
@@ -169,12 +181,12 @@ func TestLogOfAnIdleNode(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		mount()
-		lines(t, &text) // those of the first mounts
+		written() // those of the first mounts
 		for range 60 {
 			time.Sleep(time.Minute)
 			mount()
 		}
-		got := lines(t, &text)
+		got := written()
 		if len(got) >= 100 || len(got) == 0 {
 			t.Fatalf("%d lines in an hour", len(got))
 		}
@@ -182,9 +194,9 @@ func TestLogOfAnIdleNode(t *testing.T) {
 			t.Error(diff)
 		}
 		time.Sleep(2 * time.Minute)
-		lines(t, &text) // the last mounts
+		written() // the last mounts
 		time.Sleep(time.Hour)
-		if got := lines(t, &text); got != nil {
+		if got := written(); got != nil {
 			t.Errorf("without mounts: %v", got)
 		}
 		stop()
@@ -228,3 +240,8 @@ func TestStatesOfVolumes(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// writerFunc is a function as a writer.
+type writerFunc func(p []byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
