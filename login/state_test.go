@@ -48,7 +48,8 @@ func TestRestarts(t *testing.T) {
 			n.day(t, 30*time.Minute, func(i auth.Identity) { n.open(t, i) })
 			n, _ = n.restarted(t, false, 10*time.Second)
 		}
-		if got := n.count(); got.logins != 1 || got.renewals < 30 || got.renewals > 42 || got.tries != got.renewals || got.revoked != 0 {
+		// A restart may cut a renewal short, which is then tried again.
+		if got := n.count(); got.logins != 1 || got.renewals < 30 || got.renewals > 42 || got.tries > got.renewals+2 || got.revoked != 0 {
 			t.Errorf("in a day %+v", got)
 		}
 	})
