@@ -87,7 +87,7 @@ func (s *standIn) add(text string, value secret.Tree) error {
 		}
 	}
 	if text, isText := value.Reveal().(string); isText && typeOf(text) == "" {
-		return errors.New("Vault answers there with PEM or with a public key of SSH; begin the text with -----BEGIN or ssh-")
+		return errors.New("the answer there is PEM or a public key of SSH; begin the text with -----BEGIN or ssh-")
 	}
 	s.secrets[at] = value
 	return nil
