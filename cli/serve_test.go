@@ -188,7 +188,10 @@ func TestServeWithTakenMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	fill(t, folder, "metrics: "+taken.Addr().String())
+	if err := os.Mkdir(filepath.Join(folder, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, folder, "metrics: "+taken.Addr().String()+"\nstatusSocket: run/status.sock")
 	var out, errOut bytes.Buffer
 	code := cli.Run(t.Context(), []string{"serve", "--config", filepath.Join(folder, "keymount.yaml")}, strings.NewReader(""), &out, &errOut)
 	want := "keymount: metrics: listen tcp " + taken.Addr().String() + ": bind: address already in use; " +
@@ -196,8 +199,10 @@ func TestServeWithTakenMetrics(t *testing.T) {
 	if code != 1 || !strings.HasSuffix(errOut.String(), want) || strings.Contains(errOut.String(), `"msg":"serving"`) {
 		t.Errorf("exit code %d\ngot  %swant %s", code, errOut.String(), want)
 	}
-	if _, err := os.Lstat(filepath.Join(folder, "keymount.sock")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the socket is left behind: %v", err)
+	for _, socket := range []string{"keymount.sock", "run/status.sock"} {
+		if _, err := os.Lstat(filepath.Join(folder, socket)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left behind: %v", socket, err)
+		}
 	}
 }
 

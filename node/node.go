@@ -171,26 +171,24 @@ func listen(ctx context.Context, c *config.Config, o Options, key secret.Bytes, 
 
 // listenBeside opens what the operator wants beside the driver's sockets.
 func listenBeside(ctx context.Context, c *config.Config, metrics *observe.Metrics, report *reporter, log *slog.Logger) (serving []part, err error) {
+	var answering *answering
 	if c.StatusSocket != "" {
-		answering, err := report.listen(ctx, c.StatusSocket, log)
-		if err != nil {
+		if answering, err = report.listen(ctx, c.StatusSocket, log); err != nil {
 			return nil, err
 		}
 		serving = append(serving, answering.run)
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, answering.socket.Close())
-			}
-		}()
 	}
-	if c.Metrics != "" {
-		scrapes, err := metrics.Listen(ctx, c.Metrics, log)
-		if err != nil {
-			return nil, err
-		}
-		serving = append(serving, scrapes.Run)
+	if c.Metrics == "" {
+		return serving, nil
 	}
-	return serving, nil
+	scrapes, err := metrics.Listen(ctx, c.Metrics, log)
+	if err == nil {
+		return append(serving, scrapes.Run), nil
+	}
+	if answering != nil {
+		err = errors.Join(err, answering.socket.Close())
+	}
+	return nil, err
 }
 
 // newMetrics counts mounts, reads and logins, whether they are scraped or not: the status has
