@@ -43,11 +43,8 @@ type delivered struct {
 	// versions are the store's, by the place of the secret among the reads.
 	versions []string
 	secrets  []string
-	stale    causes
+	stale    map[string]string // as of [record.Mount.Stale]
 }
-
-// causes are why old values stand in, by store; nil where none does.
-type causes map[string]string
 
 // Record puts a mount into the trail before it is answered, and is an error where that was
 // not possible and the trail does not go on without it. A delivery of the same as before is
@@ -73,7 +70,7 @@ func (t *Trail) record(ctx context.Context, m *record.Mount) error {
 	if m.Code != codes.OK { // which changes nothing of what was delivered
 		return t.recordNew(ctx, key, m, before)
 	}
-	content, stale := contentOf(m), staleIn(m)
+	content, stale := contentOf(m), m.Stale()
 	t.tellStale(m, before, stale)
 	if before != nil && before.content == content {
 		t.again(key, m, before)
@@ -170,22 +167,8 @@ func contentOf(m *record.Mount) (content [sha256.Size]byte) {
 	return content
 }
 
-// staleIn is why old values are among what a mount delivers.
-func staleIn(m *record.Mount) causes {
-	var stale causes
-	for i := range m.Reads {
-		if r := &m.Reads[i]; r.Source == record.Stale {
-			if stale == nil {
-				stale = causes{}
-			}
-			stale[r.Secret.Store] = r.Cause
-		}
-	}
-	return stale
-}
-
 // deliveryOf is what to remember of a mount.
-func deliveryOf(m *record.Mount, content [sha256.Size]byte, stale causes) *delivered {
+func deliveryOf(m *record.Mount, content [sha256.Size]byte, stale map[string]string) *delivered {
 	d := &delivered{content: content, versions: make([]string, len(m.Reads)), secrets: make([]string, len(m.Reads)), stale: stale}
 	for i := range m.Reads {
 		d.versions[i], d.secrets[i] = m.Reads[i].Version, m.Reads[i].Secret.Path.String()

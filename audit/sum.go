@@ -55,8 +55,8 @@ func (t *Trail) sumOneLocked(key volume) {
 }
 
 // tellStale records where old values begin or end to stand in for a store.
-func (t *Trail) tellStale(m *record.Mount, before *delivered, now causes) {
-	var known causes
+func (t *Trail) tellStale(m *record.Mount, before *delivered, now map[string]string) {
+	var known map[string]string
 	if before != nil {
 		known = before.stale
 	}

@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +71,7 @@ func (c *changes) note(m *record.Mount) change {
 	after := before
 	after.pod, after.asked = m.Pod, m.Began
 	if after.failing = m.Code != codes.OK; after.failing {
-		after.code, after.message = m.Code, cutMessage(m.Message)
+		after.code, after.message = m.Code, record.Within(m.Message, maxMessage)
 		if !before.failing {
 			after.failed = m.Began
 		}
@@ -88,7 +87,7 @@ func (c *changes) note(m *record.Mount) change {
 	if news.first || len(news.files) > 0 || news.removed > 0 {
 		after.changed = m.Began
 	}
-	if after.stale = staleIn(m); !sameKeys(before.stale, after.stale) {
+	if after.stale = m.Stale(); !sameKeys(before.stale, after.stale) {
 		news.stale = maps.Clone(after.stale)
 		if news.stale == nil {
 			news.stale = map[string]string{}
@@ -104,13 +103,6 @@ func (c *changes) note(m *record.Mount) change {
 
 // maxMessage bounds the text of a failure, in bytes: all of it is in the log.
 const maxMessage = 512
-
-func cutMessage(text string) string {
-	if len(text) <= maxMessage {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxMessage], "") + " ... (cut)"
-}
 
 func nextEnd(m *record.Mount) (next time.Time) {
 	for i := range m.Reads {
@@ -153,21 +145,28 @@ func (h had) state() string {
 	return StateFresh
 }
 
-// list leaves out the volumes without a mount since a time: their pods are gone.
+// list has the volumes with a mount since a time.
 func (c *changes) list(since time.Time) (all []Volume) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.volumes.RemoveFunc(func(key volume, h had) bool {
-		if h.asked.Before(since) {
-			return true
-		}
+	c.each(since, func(key volume, h had) {
 		all = append(all, Volume{
 			Pod: h.pod, Class: key.class, State: h.state(), Mounted: h.asked, Changed: h.changed, Files: len(h.files), Ends: h.ends,
 			Stale: h.stale, Code: h.code, Error: h.message, Since: h.failed,
 		})
-		return false
 	})
 	return all
+}
+
+// each calls f with the lock held, and forgets the volumes without a mount since a time: their
+// pods are gone.
+func (c *changes) each(since time.Time, f func(volume, had)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.volumes.RemoveFunc(func(key volume, h had) (gone bool) {
+		if gone = h.asked.Before(since); !gone {
+			f(key, h)
+		}
+		return gone
+	})
 }
 
 // States are the numbers of volumes, by what came of their last mounts.
@@ -214,18 +213,4 @@ func between(before, after []seen, files []record.File) (changed []string, remov
 // sameKeys leaves out the causes, which have times in them.
 func sameKeys(a, b map[string]string) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(slices.Collect(maps.Keys(a)), func(key string) bool { _, ok := b[key]; return !ok })
-}
-
-// staleIn is why old values are among what a mount delivers, by store; nil where none is.
-func staleIn(m *record.Mount) map[string]string {
-	var stale map[string]string
-	for i := range m.Reads {
-		if r := &m.Reads[i]; r.Source == record.Stale {
-			if stale == nil {
-				stale = map[string]string{}
-			}
-			stale[r.Secret.Store] = r.Cause
-		}
-	}
-	return stale
 }

@@ -49,8 +49,8 @@ func (l *Log) Volumes(since time.Time) []Volume { return l.changes.list(since) }
 
 // States are the numbers of the same volumes.
 func (l *Log) States(since time.Time) (s States) {
-	for _, v := range l.Volumes(since) {
-		switch v.State {
+	l.changes.each(since, func(_ volume, h had) {
+		switch h.state() {
 		case StateFailing:
 			s.Failing++
 		case StateStale:
@@ -58,7 +58,7 @@ func (l *Log) States(since time.Time) (s States) {
 		default:
 			s.Fresh++
 		}
-	}
+	})
 	return s
 }
 

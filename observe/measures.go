@@ -90,7 +90,7 @@ func (c *contacts) note(store, result string, err error, now time.Time) {
 	}
 	switch {
 	case !one.Up && err != nil:
-		one.Cause = cutMessage(err.Error())
+		one.Cause = record.Within(err.Error(), maxMessage)
 	case one.Up:
 		one.Answered = now
 	}

@@ -63,6 +63,20 @@ type File struct{ Path, Version string }
 // Warning is all Warnings as one text, empty for none. It fits, see [Fit].
 func (m *Mount) Warning() string { return Fit(strings.Join(m.Warnings, "; ")) }
 
+// Stale is why old values are among what a mount delivers, by store; nil where none is.
+func (m *Mount) Stale() map[string]string {
+	var stale map[string]string
+	for i := range m.Reads {
+		if r := &m.Reads[i]; r.Source == Stale {
+			if stale == nil {
+				stale = map[string]string{}
+			}
+			stale[r.Secret.Store] = r.Cause
+		}
+	}
+	return stale
+}
+
 // Read is one secret of a mount.
 type Read struct {
 	// Secret is the secret as the class names it: store, role, path, and the version that
@@ -122,12 +136,15 @@ const (
 const maxText = 8 << 10
 
 // Fit cuts a text to the size of a gRPC status, an event and a log line.
-func Fit(text string) string {
+func Fit(text string) string { return Within(text, maxText) }
+
+// Within makes a text one of at most so many bytes, and of the words that say so.
+func Within(text string, most int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= maxText {
+	if len(text) <= most {
 		return text
 	}
-	end := maxText
+	end := most
 	for !utf8.RuneStart(text[end]) {
 		end--
 	}
