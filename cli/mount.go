@@ -24,10 +24,10 @@ import (
 
 // mounting is one run of mount, by its flags.
 type mounting struct {
-	class, name, as string
+	classFlags
+
 	socket, key, to string
 	audiences       []string
-	reveal          bool
 }
 
 func newMount() *cobra.Command {
@@ -42,30 +42,19 @@ It is for demos and tests. A keymount takes such tokens only where its keymount.
 key of --issuer-key by keys: file, as that of 'keymount demo --keep' does, which leaves the key in
 issuer.pem. On a node of a cluster the API server signs, and a mount ends as Unauthenticated.`,
 		Example: `  keymount mount class.yaml --as shop/api --socket keymount.sock --issuer-key issuer.pem --to files`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("name one file with a class, or - for standard input")
-			}
-			return nil
-		},
-		ValidArgsFunction: inOrder(byFiles("yaml", "yml", "json")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.class = args[0]
 			return fold(m.run(cmd))
 		},
 	}
+	m.add(command)
 	flags := command.Flags()
-	flags.StringVar(&m.as, "as", "", "the service account to mount as, NAMESPACE/SERVICEACCOUNT (default: that of the pod in CLASS)")
-	flags.StringVar(&m.name, "name", "", "the class, where CLASS has several")
 	flags.StringVar(&m.socket, "socket", "", "the socket of the running keymount")
 	flags.StringVar(&m.key, "issuer-key", "", "the key that signs the tokens: issuer.pem of 'keymount demo --keep'")
 	flags.StringSliceVar(&m.audiences, "audience", nil, "audiences of tokens, as the CSIDriver object lists them (default: those of stores that name none)")
 	flags.StringVar(&m.to, "to", "", "the folder to write the files into: new, empty, or of an earlier mount")
-	flags.BoolVar(&m.reveal, "reveal", false, "show the values instead of masking them")
 	completeFile(command, "socket", "sock")
 	completeFile(command, "issuer-key", "pem")
-	completeBy(command, "name", ofClassFile(trial.Classes))
-	completeBy(command, "as", ofClassFile(trial.Accounts))
 	_ = command.MarkFlagDirname("to") // there is such a flag
 	return command
 }

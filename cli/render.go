@@ -19,14 +19,15 @@ import (
 
 // rendering is one run of render, by its flags.
 type rendering struct {
-	class, name, as string
-	config          string
-	values          string
-	bundle          bundleFlags
-	live            liveFlags
-	to              string
-	pod             string
-	reveal, sketch  bool // the latter: print secrets for the class, and mount nothing
+	classFlags
+
+	config string
+	values string
+	bundle bundleFlags
+	live   liveFlags
+	to     string
+	pod    string
+	sketch bool // print secrets for the class, and mount nothing
 
 	notes []string // told so far
 }
@@ -50,36 +51,48 @@ its engines in keymount.yaml.`,
   keymount render class.yaml --print-values > made-up.yaml
   keymount render class.yaml --as shop/api --config values.yaml --values made-up.yaml --reveal
   keymount render class.yaml --config keymount.yaml --live --as shop/api`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("name one file with a class, or - for standard input")
-			}
-			return nil
-		},
-		ValidArgsFunction: inOrder(byFiles("yaml", "yml", "json")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.class = args[0]
 			return fold(r.run(cmd))
 		},
 	}
+	r.add(command)
 	flags := command.Flags()
-	flags.StringVar(&r.as, "as", "", "the service account to mount as, NAMESPACE/SERVICEACCOUNT (default: that of the pod in CLASS)")
-	flags.StringVar(&r.name, "name", "", "the class, where CLASS has several")
 	flags.StringVar(&r.pod, "pod", "", "the pod to mount as, where several in CLASS do; with --live it runs, and the token is bound to it")
 	flags.StringVarP(&r.config, "config", "c", "", "the operator's keymount.yaml, or the chart's values with one")
 	flags.StringVar(&r.values, "values", "", "a file of made-up secrets: paths, each with keys and values")
 	r.bundle.add(command)
 	r.live.add(command)
 	flags.StringVar(&r.to, "to", "", "write the files into this folder, which is new or empty")
-	flags.BoolVar(&r.reveal, "reveal", false, "show the values instead of masking them")
 	flags.BoolVar(&r.sketch, "print-values", false, "print secrets to begin a file for --values with, and mount nothing")
 	completeFile(command, "config", yamlFiles()...)
 	completeFile(command, "values", yamlFiles()...)
-	completeBy(command, "name", ofClassFile(trial.Classes))
-	completeBy(command, "as", ofClassFile(trial.Accounts))
 	completeBy(command, "pod", ofClassFile(trial.Pods))
 	_ = command.MarkFlagDirname("to") // there is such a flag
 	return command
+}
+
+// classFlags choose a class of the argument CLASS, and the service account that mounts it.
+type classFlags struct {
+	class, name, as string
+	reveal          bool
+}
+
+// add adds them, and the argument.
+func (f *classFlags) add(command *cobra.Command) {
+	command.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("name one file with a class, or - for standard input")
+		}
+		return nil
+	}
+	command.ValidArgsFunction = inOrder(byFiles("yaml", "yml", "json"))
+	flags := command.Flags()
+	flags.StringVar(&f.as, "as", "", "the service account to mount as, NAMESPACE/SERVICEACCOUNT (default: that of the pod in CLASS)")
+	flags.StringVar(&f.name, "name", "", "the class, where CLASS has several")
+	flags.BoolVar(&f.reveal, "reveal", false, "show the values instead of masking them")
+	completeBy(command, "name", ofClassFile(trial.Classes))
+	completeBy(command, "as", ofClassFile(trial.Accounts))
 }
 
 // ofClassFile completes a flag by what names tells of the manifests in the argument.

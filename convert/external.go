@@ -93,22 +93,30 @@ func (x *external) usualStore() *externalStore {
 // hasStore tells whether the whole ExternalSecret names a store; else each value has to.
 func (x *external) hasStore() bool { return len(members(x.object.Node, "spec", "secretStoreRef")) > 0 }
 
+// ownStore is the store that an entry names, or the usual one; nil, and told, for one that
+// cannot be converted.
+func (x *external) ownStore(item *yaml.Node, field string, usual externalStore) (store *externalStore, named bool) {
+	ref := manifest.Field(item, "sourceRef", "storeRef")
+	if ref == nil {
+		return &usual, false
+	}
+	return x.store(ref, field+".sourceRef.storeRef"), true
+}
+
 // data reads spec.data.
 func (x *external) data(usual externalStore) {
 	for i, item := range items(x.object.Node, "spec", "data") {
 		field := fmt.Sprintf("spec.data[%d]", i)
 		key := manifest.Text(manifest.Field(item, "secretKey"))
-		store := usual
-		if ref := manifest.Field(item, "sourceRef", "storeRef"); ref != nil {
-			other := x.store(ref, field+".sourceRef.storeRef")
-			if other == nil {
-				continue
-			}
-			store = *other
-		} else if manifest.Field(item, "sourceRef") != nil {
+		store, named := x.ownStore(item, field, usual)
+		switch {
+		case store == nil:
+			continue
+		case named:
+		case manifest.Field(item, "sourceRef") != nil:
 			x.lost(item, field+".sourceRef", "it names no store, and a generator has no counterpart", "let the store make the value")
 			continue
-		} else if !x.hasStore() {
+		case !x.hasStore():
 			x.lost(item, field, "neither it nor the ExternalSecret names a store", "name the SecretStore first")
 			continue
 		}
@@ -116,7 +124,7 @@ func (x *external) data(usual externalStore) {
 			x.lost(item, field+".secretKey", "there is no name for the file", "name the key first")
 			continue
 		}
-		r, ok := x.remote(item, manifest.Field(item, "remoteRef"), field+".remoteRef", store)
+		r, ok := x.remote(item, manifest.Field(item, "remoteRef"), field+".remoteRef", *store)
 		if !ok {
 			continue
 		}
@@ -131,15 +139,9 @@ func (x *external) data(usual externalStore) {
 func (x *external) dataFrom(usual externalStore) {
 	for i, item := range items(x.object.Node, "spec", "dataFrom") {
 		field := fmt.Sprintf("spec.dataFrom[%d]", i)
-		store := usual
-		if ref := manifest.Field(item, "sourceRef", "storeRef"); ref != nil {
-			other := x.store(ref, field+".sourceRef.storeRef")
-			if other == nil {
-				continue
-			}
-			store = *other
+		if store, _ := x.ownStore(item, field, usual); store != nil {
+			x.from(item, field, *store)
 		}
-		x.from(item, field, store)
 	}
 }
 
